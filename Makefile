@@ -1,0 +1,43 @@
+# A fresh Linux machine with Python 3.11+ and pip is all that is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# uv installs the lock in seconds and shares files between environments; it is itself installed by pip.
+UV := $(BIN)/uv
+
+.PHONY: demo test test-slow check install lock clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: requirements-dev.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
+	touch $@
+
+demo: install  ## one tracked run on the handwritten digits, through MLflow
+	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . --env-manager local --experiment-name imagenette \
+		-P data=digits -P epochs=6
+	@echo "Compare runs with:  $(BIN)/mlflow ui"
+
+test: install  ## every test, at most 10 minutes on 2 cores
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install  ## the proofs that take longer
+	$(BIN)/python -m pytest -m slow
+
+check: install  ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: install  ## pin everything anew, with hashes and without addresses
+	$(UV) pip compile pyproject.toml -o requirements.lock --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --quiet
+	$(UV) pip compile pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,5 @@
+"""`python -m imagenette VERB`: the same as `imagenette VERB`."""
+
+from imagenette.cli import main
+
+main()

@@ -1,0 +1,223 @@
+"""Every knob of a training run, once: type, bounds, meaning, default. Refuses what it does not know.
+
+A knob has one name on the command line, in `mlflow run -P`, as an MLflow param, as a study's dimension
+and as a report's column. Values are layered: the defaults here (which are the `fast` recipe), then the
+recipe, then what the data set asks for, then what the user said.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import types
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from imagenette.errors import InputError
+
+
+def _number(value: Any) -> Any:
+    """A Literal of integers takes no text; the command line has nothing else."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+Depth = Annotated[Literal[18, 34, 50, 101, 152], BeforeValidator(_number)]
+Auto = Literal["auto"]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Config(BaseModel):
+    """One training run, complete: the same config on the same machine gives the same weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    # -- what is trained, on what ------------------------------------------------------------------
+    depth: Depth = 18
+    """Layers of the ResNet (torchvision's, random initialization)."""
+    data: Annotated[str, Field(min_length=1)] = "imagenette"
+    """digits (ships with scikit-learn, needs no network), imagenette, imagenette-320px, imagenette-160px
+    (published archives, downloaded once), or a path to a folder or archive with train/ and val/."""
+    recipe: Literal["fast", "paper", "paper-code"] = "fast"
+    """Where the other knobs come from unless given: fast is these defaults; paper is the reference
+    report as written; paper-code is what its code really ran (a tenth of the learning rate)."""
+    seed: Count = 1
+    """Of the initial weights and of every epoch's order, crops and flips."""
+    epochs: Positive = 16
+    """Passes over the training images."""
+    size: Annotated[int, Field(ge=8, le=1024)] = 128
+    """Training resolution, px."""
+    test_size: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Resolution of holdout and test images, px; 0 = size."""
+    holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Share of the training set kept for selection, the same images whatever the seed; with 0 the best
+    epoch is picked on the test set, and the run says so."""
+    limit: Count = 0
+    """Use only so many training images, stratified by class; 0 = all."""
+    test_every: Positive = 1
+    """Epochs between two evaluations; the last epoch is always evaluated."""
+
+    # -- optimization ------------------------------------------------------------------------------
+    batch_size: Positive = 64
+    """Images per optimizer step, summed over processes."""
+    drop_last: bool = True
+    """Leave out an epoch's last batch when it is not full."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd with momentum, or adamw."""
+    lr: Annotated[float, Field(gt=0, le=100)] = 0.1
+    """Peak learning rate."""
+    momentum: Share = 0.9
+    """SGD's momentum; AdamW's beta1."""
+    nesterov: bool = True
+    """Nesterov's momentum (sgd only)."""
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 5e-4
+    """L2 penalty of sgd, decoupled decay of adamw."""
+    decay_norm_bias: bool = False
+    """Also decay batch-norm weights and biases."""
+    schedule: Literal["onecycle", "cosine", "flat-cosine", "step", "constant"] = "onecycle"
+    """Shape of the learning rate over the run: onecycle rises linearly for `warmup`, then falls to 0 on a
+    cosine; cosine falls from the start; flat-cosine stays flat for 72 %; step divides by ten at 150/350
+    and 250/350 of the run, the reference's epochs."""
+    warmup: Share = 0.2
+    """Share of all steps over which the rate rises from 0 (every schedule but step and constant)."""
+    label_smoothing: Share = 0.1
+    """Share of the target spread evenly over all classes."""
+    grad_clip: Annotated[float, Field(ge=0)] = 0.0
+    """Largest gradient norm; 0 = no clipping."""
+    ema: Share = 0.0
+    """Decay per step of the averaged weights that are evaluated and saved; 0 = the weights themselves."""
+    zero_init: bool = True
+    """Start each residual block as the identity: its last norm's weight is 0."""
+    bn_group: Count = 0
+    """Images per batch-norm group; 0 = the whole per-process batch. 8 at batch 32 repeats what
+    nn.DataParallel on 4 GPUs did."""
+    sync_bn: bool = False
+    """Batch-norm statistics over all processes instead of each its own."""
+
+    # -- augmentation ------------------------------------------------------------------------------
+    crop_scale: Annotated[float, Field(gt=0, le=1)] = 0.35
+    """Smallest share of an image's area that a random crop may show; 1 = the whole image, no crop."""
+    flip: bool = True
+    """Mirror half of the training images (never digits, unless asked)."""
+
+    # -- how it runs (does not change what is computed, up to rounding) ----------------------------
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto = cuda where there is one."""
+    nproc: Auto | Positive = "auto"
+    """Training processes on this machine; auto = one for each visible GPU, or 1."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """Arithmetic of convolutions; weights, losses and statistics are float32 in both."""
+    workers: Count = 0
+    """Threads that crop and resize on the CPU, per process; 0 = the cores there are."""
+
+    def params(self) -> dict[str, str]:
+        """Each knob as canonical text: `{"weight_decay": "0.0005", "flip": "true", ...}`."""
+        return {name: canonical(getattr(self, name)) for name in KNOBS}
+
+    def digest(self) -> str:
+        """16 hex digits, equal for two runs that compute the same thing."""
+        same = {name: text for name, text in self.params().items() if name not in OPERATIONAL}
+        return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def eval_size(self) -> int:
+        return self.test_size or self.size
+
+
+KNOBS: tuple[str, ...] = tuple(Config.model_fields)
+OPERATIONAL = frozenset({"device", "nproc", "workers"})
+"""Knobs that leave the result as it is: two configs that differ only here are the same experiment."""
+
+GROUPS = {
+    "What is trained": KNOBS[: KNOBS.index("batch_size")],
+    "Optimization": KNOBS[KNOBS.index("batch_size") : KNOBS.index("crop_scale")],
+    "Augmentation": KNOBS[KNOBS.index("crop_scale") : KNOBS.index("device")],
+    "How it runs": KNOBS[KNOBS.index("device") :],
+}
+
+PAPER: dict[str, Any] = {
+    "epochs": 350,
+    "size": 256,
+    "batch_size": 32,
+    "drop_last": False,
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "momentum": 0.9,
+    "nesterov": False,
+    "weight_decay": 5e-4,
+    "decay_norm_bias": True,
+    "schedule": "step",
+    "label_smoothing": 0.0,
+    "zero_init": False,
+    "bn_group": lambda config: max(config.batch_size // 4, 1),  # nn.DataParallel over 4 GPUs
+    "crop_scale": 0.08,  # RandomResizedCrop's default
+    "holdout": 0.0,  # it trained on every training image and picked the epoch on the test set
+    "precision": "float32",
+}
+"""The reference report as written."""
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "fast": {},  # the defaults above
+    "paper": PAPER,
+    "paper-code": PAPER | {"lr": 0.1 / 10},  # its LambdaLR multiplied the rate by the rates that were meant
+}
+
+DATA: dict[str, dict[str, Any]] = {
+    "digits": {"size": 32, "flip": False, "crop_scale": 0.6},  # 8 x 8 px; a mirrored digit is another sign
+}
+
+
+def resolve(given: Mapping[str, Any]) -> Config:
+    """The whole config from what was said, as text or as values. InputError: one line on the first knob
+    that is unknown or out of bounds."""
+    for name in given:
+        if name not in KNOBS:
+            near = difflib.get_close_matches(name, KNOBS, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"the knobs are {', '.join(KNOBS)}"
+            raise InputError(f"unknown knob {name}={given[name]}: {hint}")
+    try:
+        named = Config.model_validate({k: given[k] for k in ("recipe", "data") if k in given})
+        layers = RECIPES[named.recipe] | DATA.get(named.data, {}) | dict(given)
+        fixed = {name: value for name, value in layers.items() if not callable(value)}
+        config = Config.model_validate(fixed)
+        derived = {name: derive(config) for name, derive in layers.items() if callable(derive)}
+        return Config.model_validate(fixed | derived)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        raise InputError(f"{name}={error.errors()[0]['input']}: {name} must be {allowed(name)}") from None
+
+
+def canonical(value: Any) -> str:
+    """A value's one text form: `true`, `0.0005`, `18`."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def allowed(name: str) -> str:
+    """What a knob takes, in words: `an integer >= 1`, `one of 18, 34, 50, 101, 152`."""
+    field = Config.model_fields[name]
+    return _describe(field.annotation, field.metadata)
+
+
+def _describe(kind: Any, bounds: list[Any]) -> str:
+    if get_origin(kind) is Annotated:
+        inner, *more = get_args(kind)
+        return _describe(inner, [*bounds, *(b for m in more for b in getattr(m, "metadata", [m]))])
+    if get_origin(kind) is Literal:
+        options = [canonical(option) for option in get_args(kind)]
+        return options[0] if len(options) == 1 else f"one of {', '.join(options)}"
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(_describe(option, bounds) for option in get_args(kind))
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "text that is not empty"}[kind]
+    signs: dict[type, Callable[[Any], str]] = {
+        annotated_types.Ge: lambda bound: f">= {bound.ge}",
+        annotated_types.Gt: lambda bound: f"> {bound.gt}",
+        annotated_types.Le: lambda bound: f"<= {bound.le}",
+        annotated_types.Lt: lambda bound: f"< {bound.lt}",
+    }
+    limits = " and ".join(signs[type(bound)](bound) for bound in bounds if type(bound) in signs)
+    return f"{words} {limits}".strip()

@@ -1,0 +1,206 @@
+"""Decoded data sets on disk: `HOME/cache/DIGEST-SIDE/`, and `HOME/index/` from fingerprints to digests.
+
+A folder is made beside and renamed, so the one that is there is whole; what a disk did to it later is
+seen by its sizes, and it is made again. Several processes and hosts may share one home: a lock keeps
+them from doing the work twice, and where locks do not work the rename alone keeps the result right.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imagenette.data.dataset import Split
+from imagenette.data.decode import decode_into
+from imagenette.data.scan import Scan
+from imagenette.errors import RunError
+
+FORMAT = 1
+"""Part of every key: raise it when the stored pixels or files change."""
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    digest: str
+    native: int
+    """The longest side of any image in the source, in pixels."""
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+
+
+class _DamagedError(Exception):
+    pass
+
+
+def home_folder(home: str | Path | None = None) -> Path:
+    """The argument, else IMAGENETTE_HOME, else `$XDG_CACHE_HOME/imagenette` or `~/.cache/imagenette`."""
+    if home or (home := os.environ.get("IMAGENETTE_HOME")):
+        return Path(home).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "imagenette"
+
+
+def recall(home: Path, fingerprint: str, side: int) -> Stored | None:
+    """What a source with this fingerprint held the last time; None if that is not known or not there."""
+    try:
+        known = json.loads(_index_file(home, fingerprint).read_bytes())
+        return _open(_folder(home, known["digest"], min(side, known["native"])), known["digest"])
+    except (OSError, ValueError, TypeError, KeyError, _DamagedError):
+        return None
+
+
+def remember(home: Path, fingerprint: str, stored: Stored, log: Log) -> None:
+    """Let the next start skip the reading. A home that cannot be written only costs that."""
+    file = _index_file(home, fingerprint)
+    beside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps({"digest": stored.digest, "native": stored.native}))
+        beside.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        log(f"{file.parent} cannot be written ({error.strerror}): the next start reads all images again")
+
+
+def store(home: Path, scan: Scan, side: int, *, progress: bool, log: Log) -> Stored:
+    """Open what was decoded from the same images before, or decode them now, squashed to `side` or to
+    the longest native side if that is shorter. Raises InputError for damaged images, RunError where the
+    home cannot be written; either leaves nothing behind."""
+    side = min(side, scan.native)
+    folder = _folder(home, scan.digest, side)
+    try:
+        try:
+            if stored := _open(folder, scan.digest):
+                return stored
+        except _DamagedError:
+            pass  # looked at again under the lock: another process may be mending it
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_name(f".{folder.name}.lock"), log) as alone:
+            try:
+                if stored := _open(folder, scan.digest):
+                    return stored
+            except _DamagedError as damage:
+                log(f"cache {folder} is damaged ({damage}): making it again")
+            if alone:
+                for left in folder.parent.glob(f".{folder.name}.*.new"):  # of a maker that was killed
+                    shutil.rmtree(left, ignore_errors=True)
+            _make(folder, scan, side, progress=progress)
+        stored = _open(folder, scan.digest)
+    except OSError as error:
+        raise RunError(f"cannot write the cache {folder}: {error.strerror or error}") from None
+    except _DamagedError as damage:
+        raise RunError(f"cache {folder} is damaged just after it was made ({damage})") from None
+    assert stored is not None
+    return stored
+
+
+def _folder(home: Path, digest: str, side: int) -> Path:
+    return home / "cache" / f"{digest[:16]}-{side}"
+
+
+def _index_file(home: Path, fingerprint: str) -> Path:
+    return home / "index" / f"{fingerprint}-{FORMAT}.json"
+
+
+def _make(folder: Path, scan: Scan, side: int, *, progress: bool) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    needed = (len(scan.train) + len(scan.test)) * side * side * 3
+    if (free := shutil.disk_usage(folder.parent).free) < needed:
+        raise RunError(
+            f"cache {folder} needs {needed / 1e9:.1f} GB, and its disk has {free / 1e9:.1f} GB free"
+        )
+    beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.new")
+    try:
+        beside.mkdir()
+        decode_into(beside, scan, side, progress=progress)
+        _write_meta(beside, scan, side)
+        try:
+            beside.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another host, with no lock between us, was first: same content
+                raise
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write_meta(folder: Path, scan: Scan, side: int) -> None:
+    meta = {
+        "format": FORMAT,
+        "digest": scan.digest,
+        "source": str(scan.path),
+        "side": side,
+        "native": scan.native,
+        "classes": scan.classes,
+        "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
+        "names": {"train": [e.name for e in scan.train], "test": [e.name for e in scan.test]},
+    }
+    with (folder / "meta.json").open("w") as file:
+        json.dump(meta, file)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(folder)
+
+
+def _open(folder: Path, digest: str) -> Stored | None:
+    """None where there is no such folder. Raises _DamagedError."""
+    if not folder.is_dir():
+        return None
+    try:
+        meta = json.loads((folder / "meta.json").read_bytes())
+        if (meta["format"], meta["digest"]) != (FORMAT, digest):
+            raise _DamagedError("made from other images or by another version")
+        for name, size in meta["files"].items():
+            if (folder / name).stat().st_size != size:
+                raise _DamagedError(f"{name} has not {size} bytes")
+        train, test = (_open_split(folder, split, meta["names"][split]) for split in ("train", "test"))
+        return Stored(digest, meta["native"], tuple(meta["classes"]), train, test)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _DamagedError(" ".join(str(error).split())) from None
+
+
+def _open_split(folder: Path, split: str, names: list[str]) -> Split:
+    def load(what: str, mode: Any) -> Any:
+        return np.load(folder / f"{split}-{what}.npy", mmap_mode=mode, allow_pickle=False)
+
+    part = Split(load("images", "c"), load("labels", None), load("sizes", None), tuple(names))
+    if not len(part.images) == len(part.labels) == len(part.sizes) == len(part.names):
+        raise _DamagedError(f"{split} has parts of different lengths")
+    return part
+
+
+@contextmanager
+def _locked(file: Path, log: Log) -> Iterator[bool]:
+    """Whether the lock is really held: some network file systems have none."""
+    with file.open("a") as lock:
+        held = True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log(f"waiting for another process which makes {file.name[1:].removesuffix('.lock')}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            held = False
+        yield held
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

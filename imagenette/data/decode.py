@@ -1,0 +1,104 @@
+"""The second pass over a source: every image decoded once, by all cores, into plain .npy files."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from imagenette.data.archive import members
+from imagenette.data.images import decode
+from imagenette.data.layout import shown
+from imagenette.data.scan import Entry, Scan
+from imagenette.errors import InputError
+
+
+def decode_into(folder: Path, scan: Scan, side: int, *, progress: bool = False) -> None:
+    """Write `train-images.npy`, `train-labels.npy`, `train-sizes.npy` and the same of `test`, flushed to
+    the disk. Raises InputError for a damaged image, OSError for a full disk."""
+    for split, entries in (("train", scan.train), ("test", scan.test)):
+        order = {label: index for index, label in enumerate(scan.classes)}
+        labels = np.array([order[entry.name.split("/")[1]] for entry in entries], np.int64)
+        _save(folder / f"{split}-labels.npy", labels)
+        _save(folder / f"{split}-sizes.npy", np.array([entry.size for entry in entries], np.int32))
+    with (
+        _rows(folder / "train-images.npy", len(scan.train), side) as train,
+        _rows(folder / "test-images.npy", len(scan.test), side) as test,
+    ):
+        targets = {scan.top + e.name: (train, row, e) for row, e in enumerate(scan.train)}
+        targets |= {scan.top + e.name: (test, row, e) for row, e in enumerate(scan.test)}
+        _decode_all(scan.path, targets, side, progress)
+
+
+def _decode_all(path: Path, targets: dict[str, tuple[_Rows, int, Entry]], side: int, progress: bool) -> None:
+    def work(name: str, data: bytes) -> None:
+        rows, row, entry = targets[name]
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise InputError(f"data={path}: {shown(name)} changed while it was read")
+        rows.write(row, decode(data, f"data={path}: {shown(name)}", side))
+
+    threads = len(os.sched_getaffinity(0))
+    pending: deque[Future[None]] = deque()
+    done = 0
+    with (
+        ThreadPoolExecutor(threads) as pool,  # PIL decodes and resizes without the GIL
+        tqdm(desc=f"decoding {path.name}", unit="img", total=len(targets), disable=not progress) as bar,
+    ):
+
+        def finish(keep: int) -> None:
+            nonlocal done
+            while len(pending) > keep:
+                pending.popleft().result()
+                done += 1
+                bar.update()
+
+        try:
+            for member in members(path, targets.__contains__):
+                if member.data is not None:
+                    pending.append(pool.submit(work, member.name, member.data))
+                    finish(keep=8 * threads)  # so many files in memory, not the archive
+            finish(keep=0)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if done != len(targets):
+        raise InputError(f"data={path}: changed while it was read: {len(targets) - done} images are gone")
+
+
+class _Rows:
+    """The images of one split in a file, written in any order from any thread. Written, not mapped: a
+    full disk is then an OSError, where a mapped page would kill the process."""
+
+    def __init__(self, descriptor: int, start: int, row_bytes: int) -> None:
+        self._descriptor, self._start, self._row_bytes = descriptor, start, row_bytes
+
+    def write(self, row: int, image: npt.NDArray[np.uint8]) -> None:
+        written = os.pwrite(self._descriptor, image.tobytes(), self._start + row * self._row_bytes)
+        if written != self._row_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextmanager
+def _rows(file: Path, count: int, side: int) -> Iterator[_Rows]:
+    with file.open("wb") as out:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, side, side, 3)}
+        np.lib.format.write_array_header_1_0(out, header)
+        out.flush()
+        yield _Rows(out.fileno(), out.tell(), side * side * 3)
+        os.fsync(out.fileno())
+
+
+def _save(file: Path, array: npt.NDArray[np.generic]) -> None:
+    with file.open("wb") as out:
+        np.save(out, array)
+        out.flush()
+        os.fsync(out.fileno())

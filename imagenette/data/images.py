@@ -1,0 +1,127 @@
+"""One image: header checked, decoded to RGB, squashed to a square. Knows bytes, not archives.
+
+The header is read by one chosen decoder, found by the first bytes and never by the file's name, so
+nothing outside the five formats is ever started and no pixel is allocated before its size is known.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from imagenette.errors import InputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+MAX_PIXELS = 100_000_000
+"""A 3 KB JPEG may claim 65500 x 65500 pixels: 13 GB once decoded."""
+
+# The classes are called directly: `Image.open` would warn from its own global cap first, and warning
+# filters are shared by all threads. MPO files (two JPEGs in one) thereby read as their first picture.
+_DECODERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
+    (b"\xff\xd8\xff", JpegImageFile),
+    (b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (b"BM", BmpImageFile),
+    (b"RIFF", WebPImageFile),
+    (b"II*\0", TiffImageFile),
+    (b"MM\0*", TiffImageFile),
+)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken as an image, in any case: `x.JPEG`, `x.png`."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def read_size(data: bytes, name: str) -> tuple[int, int]:
+    """(height, width) in pixels as the header claims, no pixel decoded. Raises InputError."""
+    width, height = _open(data, name).size
+    return height, width
+
+
+def decode(data: bytes, name: str, side: int | None = None) -> npt.NDArray[np.uint8]:
+    """[height, width, 3] RGB; with `side`, squashed to [side, side, 3]. Raises InputError.
+
+    An image that already is `side` x `side` is returned as decoded, bit for bit. EXIF orientation is
+    ignored, as every ImageNet pipeline ignores it: published accuracies were measured that way.
+    """
+    image = _open(data, name)
+    try:
+        image.load()
+        rgb = _to_rgb(image)
+    except InputError:
+        raise
+    except Exception as error:  # a decoder fed damaged bytes raises OSError, SyntaxError, ValueError, ...
+        raise InputError(f"{name}: the image is damaged: {_line(error)}") from None
+    if side is not None:
+        rgb = squash(rgb, side)
+    return np.array(rgb, dtype=np.uint8)
+
+
+def squash(image: Image.Image, side: int) -> Image.Image:
+    """Resize to side x side, aspect ratio not kept. PIL's bilinear filter widens as it shrinks
+    (antialiasing), like torchvision's."""
+    return image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BILINEAR)
+
+
+def _open(data: bytes, name: str) -> ImageFile:
+    if not data:
+        raise InputError(f"{name}: the file is empty (0 bytes), not an image")
+    decoder = next((kind for magic, kind in _DECODERS if data.startswith(magic)), None)
+    if decoder is None or (data.startswith(b"RIFF") and data[8:12] != b"WEBP"):
+        raise InputError(f"{name}: the content is not an image (JPEG, PNG, BMP, WebP or TIFF)")
+    if decoder is WebPImageFile:  # its decoder allocates the canvas as soon as it is made
+        _check_pixels(*_webp_size(data), name)
+    try:
+        image = decoder(io.BytesIO(data))
+    except Exception as error:  # plugins raise SyntaxError, struct.error, KeyError, ... on a bad header
+        raise InputError(f"{name}: the image header is damaged: {_line(error)}") from None
+    _check_pixels(*image.size, name)
+    return image
+
+
+def _check_pixels(width: int, height: int, name: str) -> None:
+    if width < 1 or height < 1 or width * height > MAX_PIXELS:
+        limit = MAX_PIXELS // 1_000_000
+        raise InputError(
+            f"{name}: the header claims {width} x {height} pixels; 1 to {limit} million are read"
+        )
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """(width, height) from a WebP's first chunk, (0, 0) where there is none."""
+    head = data[:30].ljust(30, b"\0")
+    if head[8:16] == b"WEBPVP8X":
+        return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
+    if head[8:16] == b"WEBPVP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if head[8:16] == b"WEBPVP8 ":
+        width, height = struct.unpack("<HH", head[26:30])
+        return width & 0x3FFF, height & 0x3FFF
+    return 0, 0
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # PIL would clip 16 bits at 255; keep the upper eight
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in {"I", "F"}:
+        raise InputError(f"32-bit pixels (mode {image.mode}) have no fixed range; 8 or 16 bits are read")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB would warn
+    # CMYK: PIL's JPEG decoder has already undone Adobe's inversion. Alpha is dropped, not blended.
+    return image.convert("RGB")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

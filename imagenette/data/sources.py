@@ -1,0 +1,162 @@
+"""What `data=` may name, and the way from there to a `Dataset`. Refuses a maimed Imagenette."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from imagenette.data import cache
+from imagenette.data.archive import fingerprint
+from imagenette.data.dataset import Dataset
+from imagenette.data.digits import open_digits
+from imagenette.data.download import fetch
+from imagenette.data.images import is_image_name
+from imagenette.data.scan import Scan, scan
+from imagenette.errors import InputError
+
+MIRROR = "https://s3.amazonaws.com/fast-ai-imageclas"
+"""Where the published archives lie, unless IMAGENETTE_MIRROR says otherwise."""
+
+MAX_SIDE = 4096
+
+
+@dataclass(frozen=True)
+class Published:
+    file: str
+    md5: str
+    """As in `torchvision.datasets.Imagenette`."""
+
+
+PUBLISHED = {
+    "imagenette": Published("imagenette2.tgz", "fe2fc210e6bb7c5664d602c3cd71e612"),
+    "imagenette-320px": Published("imagenette2-320.tgz", "3df6f0d01a2c9592104656642f5e78a3"),
+    "imagenette-160px": Published("imagenette2-160.tgz", "e793b78cc4c9e9a4ccc0c1155377a412"),
+}
+
+# WordNet id: (class, training images, test images), the same in all three archives.
+IMAGENETTE = {
+    "n01440764": ("tench", 963, 387),
+    "n02102040": ("English springer", 955, 395),
+    "n02979186": ("cassette player", 993, 357),
+    "n03000684": ("chain saw", 858, 386),
+    "n03028079": ("church", 941, 409),
+    "n03394916": ("French horn", 956, 394),
+    "n03417042": ("garbage truck", 961, 389),
+    "n03425413": ("gas pump", 931, 419),
+    "n03445777": ("golf ball", 951, 399),
+    "n03888257": ("parachute", 960, 390),
+}
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def open_dataset(
+    source: str | Path,
+    *,
+    side: int = 256,
+    home: str | Path | None = None,
+    progress: bool = True,
+    log: Callable[[str], None] = _say,
+) -> Dataset:
+    """Open `digits`, a published archive by name, or a folder or archive by path.
+
+    `side`: pixels per side of the stored squares, at most; smaller sets are not enlarged. `home`: where
+    downloads and decoded sets are kept, see `cache.home_folder`. `progress`: bars, on a terminal only.
+    Raises InputError for anything wrong with the source, RunError for the network and the disk.
+    """
+    source = str(source)
+    if not 1 <= side <= MAX_SIDE:
+        raise InputError(f"side={side}: allowed are 1 to {MAX_SIDE} pixels")
+    if source == "digits":
+        return open_digits(side)
+    folder = cache.home_folder(home)
+    progress = progress and sys.stderr.isatty()
+    if source in PUBLISHED:
+        return _open_published(source, side, folder, progress, log)
+    return _open_path(source, side, folder, progress, log)
+
+
+def _open_published(name: str, side: int, home: Path, progress: bool, log: cache.Log) -> Dataset:
+    archive = PUBLISHED[name]
+    url = f"{(os.environ.get('IMAGENETTE_MIRROR') or MIRROR).rstrip('/')}/{archive.file}"
+    key = f"md5-{archive.md5}"  # names the content, so a warm start needs neither network nor archive
+    stored = cache.recall(home, key, side)
+    if stored is None:
+        path = fetch(url, archive.md5, home / "downloads", progress=progress, log=log)
+        scanned = scan(path, progress=progress)
+        if message := _compare_with_imagenette(_counts(scanned)):
+            raise InputError(f"data={name}: {message}")
+        stored = cache.store(home, scanned, side, progress=progress, log=log)
+        cache.remember(home, key, stored, log)
+    return _dataset(name, url, stored)
+
+
+def _open_path(source: str, side: int, home: Path, progress: bool, log: cache.Log) -> Dataset:
+    path = Path(source).expanduser()
+    if not source or not path.exists():
+        allowed = ", ".join(["digits", *PUBLISHED])
+        raise InputError(f"data={source}: no such file or folder; allowed are {allowed}, or a path")
+    key = fingerprint(path, is_image_name)
+    stored = cache.recall(home, key, side)
+    scanned = None if stored else scan(path, progress=progress)
+    counts = _counts(scanned) if scanned else _counts(stored)
+    if message := _compare_with_imagenette(counts):
+        if IMAGENETTE.keys() - counts.keys():
+            raise InputError(f"data={source}: {message}")
+        log(f"data={source}: {message}")
+    if scanned:
+        stored = cache.store(home, scanned, side, progress=progress, log=log)
+        if fingerprint(path, is_image_name) == key:  # else it changed meanwhile: read it again next time
+            cache.remember(home, key, stored, log)
+    assert stored is not None
+    real = path.resolve()
+    return _dataset(real.name.split(".")[0] or real.name, str(real), stored)
+
+
+Counts = dict[str, tuple[int, int]]
+"""Class: (training images, test images)."""
+
+
+def _counts(data: Scan | cache.Stored | None) -> Counts:
+    assert data is not None
+    names = (
+        ([entry.name for entry in data.train], [entry.name for entry in data.test])
+        if isinstance(data, Scan)
+        else (data.train.names, data.test.names)
+    )
+    train, test = ([name.split("/")[1] for name in each] for each in names)
+    numbers = [np.unique(each, return_counts=True) for each in (train, test)]
+    by_class = [dict(zip(labels.tolist(), count.tolist(), strict=True)) for labels, count in numbers]
+    return {label: (by_class[0][label], by_class[1][label]) for label in data.classes}
+
+
+def _compare_with_imagenette(counts: Counts) -> str | None:
+    """What differs from the published set, in one line. None for the same classes and counts, and for
+    sets that share no class with it."""
+    if not counts.keys() & IMAGENETTE.keys():
+        return None
+    if missing := sorted(IMAGENETTE.keys() - counts.keys()):
+        names = ", ".join(f"{wnid} ({IMAGENETTE[wnid][0]})" for wnid in missing)
+        what = f"class {names} is" if len(missing) == 1 else f"classes {names} are"
+        return f"{what} missing; Imagenette has ten classes"
+    if extra := sorted(counts.keys() - IMAGENETTE.keys()):
+        return f"{len(extra)} classes beside Imagenette's ten, such as {extra[0]}: not the published set"
+    for wnid, (label, train, test) in IMAGENETTE.items():
+        if counts[wnid] != (train, test):
+            found = f"{counts[wnid][0]} training and {counts[wnid][1]} test images"
+            return f"class {wnid} ({label}) has {found}; published are {train} and {test}"
+    return None
+
+
+def _dataset(name: str, source: str, stored: cache.Stored) -> Dataset:
+    labels = tuple(IMAGENETTE[wnid][0] if wnid in IMAGENETTE else wnid for wnid in stored.classes)
+    return Dataset(
+        name, source, stored.digest, stored.classes, labels, stored.train, stored.test, mirrorable=True
+    )

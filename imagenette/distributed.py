@@ -1,0 +1,111 @@
+"""The processes that train together: who am I, what did we agree. One process is a world of size 1."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from imagenette.errors import InputError, RunError
+
+T = TypeVar("T")
+TIMEOUT = timedelta(minutes=10)  # longest that one rank may let the others wait
+
+
+@dataclass(frozen=True)
+class World:
+    """All ranks of a run, seen from one of them."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag whether any rank raises it; the same answer everywhere. Goes through the CPU, so it
+        never waits for a GPU."""
+        if self.size == 1:
+            return list(flags)
+        votes = torch.tensor(flags, dtype=torch.int8)
+        dist.all_reduce(votes, dist.ReduceOp.MAX)
+        return [bool(vote) for vote in votes.tolist()]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Element-wise sum over ranks."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, by rank; on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def from_first(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        if self.size == 1:
+            return value
+        box: list[Any] = [value if self.first else None]
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return box[0]  # type: ignore[no-any-return]
+
+    def first_does(self, action: Callable[[], T]) -> T | None:
+        """What rank 0 gets from action; None elsewhere. If it fails there, every rank fails, so that none
+        waits for the others."""
+        value, failure = None, None
+        if self.first:
+            try:
+                value = action()
+            except Exception as error:
+                failure = error
+        told = self.from_first(
+            failure if isinstance(failure, (InputError, RunError)) else failure and repr(failure)
+        )
+        if failure:
+            raise failure
+        if told:
+            raise told if isinstance(told, Exception) else RunError(f"rank 0 failed: {told}")
+        return value
+
+    def share_buffers(self, net: nn.Module) -> None:
+        """Rank 0's running statistics everywhere, so that every rank evaluates the same network."""
+        if self.size > 1:
+            for buffer in net.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+@contextmanager
+def join(device: str) -> Iterator[World]:
+    """The world that torch elastic's environment describes; without one, this process alone.
+
+    device: auto, cpu or cuda. gloo carries CPU tensors, nccl those on a GPU."""
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    here = torch.device("cuda", local % torch.cuda.device_count()) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(here)
+    else:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+    if "RANK" not in os.environ:
+        yield World(0, 1, here)
+        return
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    dist.init_process_group(backend, timeout=TIMEOUT)
+    try:
+        yield World(dist.get_rank(), dist.get_world_size(), here)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,155 @@
+"""From a job to processes: how many, who stops them, what their end means. Knows no tensors.
+
+A job with one process trains here. With more, torch elastic starts this same command once per rank, and
+each copy finds its rank in the environment; so does every copy that an outer torchrun starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from imagenette.config import Config
+from imagenette.job import Job, Result, check_batches, check_output, check_processes, claim_output
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    from imagenette.data import Dataset
+
+GRACE = 120  # seconds that ranks get to save after SIGTERM before they are killed
+
+
+def train(job: Job) -> Result:
+    """Run a job to its end, whatever number of processes that takes. InputError before anything is made."""
+    is_rank = "RANK" in os.environ
+    processes = int(os.environ["WORLD_SIZE"]) if is_rank else process_count(job.config)
+    check_processes(job.config, processes)
+    if is_rank:
+        follow_parent(signal.SIGKILL)  # a launcher killed outright must leave no rank training
+    elif "MLFLOW_RUN_ID" in os.environ:
+        follow_parent(signal.SIGTERM)  # `mlflow run`, when stopped, leaves its child running
+    check_output(job)
+    ended = Result.read(job.output)
+    if ended and ended.status == "finished":
+        return ended
+    dataset = prepare(job.config, processes, progress=not is_rank)
+    claim_output(job)
+    if processes > 1 and not is_rank:
+        return run_elastic(job, processes)
+    from imagenette import train
+
+    with stop_requests() as stopping:
+        return train.run(job, dataset, stop=lambda: bool(stopping))
+
+
+def prepare(config: Config, processes: int, *, progress: bool = True) -> Dataset:
+    """The data set, decoded and checked against the config. Done before any rank exists, so that bad input
+    ends in one line and not in one from each rank."""
+    from imagenette.data import open_dataset
+    from imagenette.data.plan import split_positions
+
+    dataset = open_dataset(config.data, side=stored_side(config), progress=progress)
+    training, _ = split_positions(dataset.train.labels, holdout=config.holdout, limit=config.limit)
+    check_batches(config, images=len(training), world_size=processes)
+    return dataset
+
+
+def process_count(config: Config) -> int:
+    """nproc, with auto resolved: one for each visible GPU, or 1."""
+    if config.nproc != "auto":
+        return config.nproc
+    if config.device == "cpu":
+        return 1
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def run_elastic(job: Job, processes: int) -> Result:
+    """Start this same command once per rank with torch elastic, and wait."""
+    (job.output / "result.json").unlink(missing_ok=True)  # of an earlier, unfinished attempt
+
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        max_restarts=0,  # a failed run is resumed from its checkpoint by whoever decides to
+        monitor_interval=0.2,
+    )
+    command = ["-m", "imagenette", *sys.argv[1:], "--output", str(job.output)]
+    failure = ""
+    try:
+        elastic_launch(config, sys.executable)(*command)
+    except SignalException as stopped:
+        failure = f"stopped by {stopped.sigval.name}"
+    except ChildFailedError as failed:
+        failure = _reason(*failed.get_first_failure())
+    return Result.read(job.output) or lost(job, failure)
+
+
+def _reason(rank: int, failure: ProcessFailure) -> str:
+    if failure.exitcode < 0:
+        return f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name}"
+    return f"rank {rank} ended with exit code {failure.exitcode}"
+
+
+def lost(job: Job, failure: str) -> Result:
+    """The ranks ended and rank 0 could not say how: end their run for them."""
+    from imagenette.tracking.lookup import end_lost
+
+    message = f"{failure}; the same command with output={job.output} goes on from the last checkpoint"
+    unsynced = end_lost(job.output, message, offline=job.offline)
+    result = Result(status="failed", unsynced=unsynced, message=message)
+    result.write(job.output)
+    return result
+
+
+def stored_side(config: Config) -> int:
+    """Side, px, at which pictures are decoded once: enough for a crop of a third of the area, in few sizes,
+    so that runs of many resolutions share one cache."""
+    largest = max(config.size, config.eval_size)
+    return 256 if largest <= 160 else 2 * largest
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Inside, SIGTERM and SIGINT only fill the list: the loop looks at it between two steps."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def follow_parent(number: signal.Signals) -> None:
+    """Ask Linux to send this process a signal when its parent ends. `mlflow run` passes no SIGTERM on, and
+    torch elastic, killed outright, would leave its ranks training."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it ended before we asked
+        os.kill(os.getpid(), number)

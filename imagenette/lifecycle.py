@@ -1,0 +1,154 @@
+"""How a run is introduced to its tracker, and how it ends: finished, preempted or failed. Rank 0's part."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import numpy.typing as npt
+
+from imagenette.checkpoint import Checkpoints
+from imagenette.data import Dataset, Split
+from imagenette.data.batches import EvalBatches
+from imagenette.errors import RunError
+from imagenette.export import save_model
+from imagenette.job import Job, Result
+from imagenette.loop import MEAN, STD, Diverged, Task, TrainState
+from imagenette.records import Predictions
+from imagenette.results import describe, summary_metrics
+from imagenette.summary import write_summary
+from imagenette.tracking import DatasetInfo, RunHeader, Tracker, open_tracker
+from imagenette.tracking.provenance import reproduce_command
+
+
+def introduce(job: Job, dataset: Dataset, *, parameters: int) -> Tracker:
+    """Open the run, or go on with the one that the output folder belongs to."""
+    config = job.config
+    tags = {
+        "study": job.study,
+        "arm": job.arm or f"resnet{config.depth} {config.recipe}",
+        "seed": str(config.seed),
+        "depth": str(config.depth),
+        "role": job.role,
+        "data_digest": dataset.digest,
+        "config_digest": config.digest(),
+        "selection": "holdout" if config.holdout else "test",
+        "parameters": str(parameters),
+        "output": str(job.output.resolve()),
+        "reproduce": reproduce(job),
+    }
+    header = RunHeader(
+        experiment=job.experiment,
+        run_name=job.name,
+        params=config.params(),
+        tags=tags,
+        dataset=DatasetInfo(
+            name=dataset.name,
+            digest=dataset.digest,
+            source=dataset.source,
+            train_images=len(dataset.train),
+            test_images=len(dataset.test),
+            classes=len(dataset.classes),
+            side=dataset.side,
+        ),
+        parent_run_id=job.parent,
+    )
+    tracker = open_tracker(
+        job.output, header, tracking_uri=job.tracking_uri, offline=job.offline, resume=True
+    )
+    tracker.artifact(job.output / "config.json")
+    return tracker
+
+
+def finish(
+    job: Job,
+    dataset: Dataset,
+    task: Task,
+    state: TrainState,
+    store: Checkpoints,
+    last: Predictions,
+    tracker: Tracker,
+) -> Result:
+    """Figures, tables, the selected and the last model, the result in words; then the tracker is closed."""
+    config, test = job.config, task.test
+    metrics = summary_metrics(state.history, holdout=task.holdout is not None)
+    selected = store.selected()
+    files = write_summary(
+        job.output / "summary",
+        history=state.history,
+        predictions={"last": last, "selected": selected.predictions},
+        names=dataset.test.names,
+        classes=dataset.classes,
+        labels=dataset.labels,
+        images=_pictures(dataset.test, config.eval_size),
+        selected_epoch=selected.epoch,
+    )
+    for path in files:
+        tracker.artifact(path)
+    weights = {"selected": (selected.epoch, selected.net)}
+    if selected.epoch != config.epochs:
+        weights["last"] = (config.epochs, copy.deepcopy(state.judged.state_dict()))
+    for name, (epoch, net) in weights.items():
+        state.judged.load_state_dict(net)
+        path = job.output / "models" / name
+        save_model(
+            state.judged,
+            path,
+            classes=dataset.classes,
+            labels=dataset.labels,
+            size=config.eval_size,
+            mean=MEAN,
+            std=STD,
+            metadata={"epoch": str(epoch), "data_digest": dataset.digest, "depth": str(config.depth)},
+        )
+        tracker.model(name, path, step=epoch, metrics=state.history[epoch - 1].metrics())
+    tracker.result(metrics, step=config.epochs)
+    seconds = sum(epoch.speed_epoch_seconds for epoch in state.history)
+    description = describe(
+        config, metrics, test_images=test.images, seconds=seconds, reproduce=reproduce(job)
+    )
+    return _end(job, tracker, "finished", metrics=metrics, description=description)
+
+
+def preempt(job: Job, state: TrainState, tracker: Tracker) -> Result:
+    """Stopped on request; the state is saved."""
+    at = f"stopped at epoch {state.epoch}, step {state.step}"
+    message = f"{at}; the same command with output={job.output} goes on"
+    return _end(job, tracker, "preempted", message=message)
+
+
+def fail(job: Job, tracker: Tracker, error: BaseException) -> None:
+    """Mark the run; the error itself goes on to whoever reports it."""
+    status = "diverged" if isinstance(error, Diverged) else "failed"
+    message = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+    _end(job, tracker, status, message=message.splitlines()[0] if message else status, description=message)
+
+
+def reproduce(job: Job) -> str:
+    """The command that trains this again."""
+    return reproduce_command(job.config.params())
+
+
+def _end(
+    job: Job,
+    tracker: Tracker,
+    status: str,
+    *,
+    metrics: dict[str, float] | None = None,
+    message: str = "",
+    description: str | None = None,
+) -> Result:
+    if message:
+        tracker.tag(reason=message)
+    unsynced = tracker.close(status, description)
+    result = Result(
+        status=status, run_id=tracker.run_id, unsynced=unsynced, metrics=metrics or {}, message=message
+    )
+    result.write(job.output)
+    return result
+
+
+def _pictures(split: Split, size: int) -> npt.NDArray[np.uint8]:
+    """[n, size, size, 3]: a whole split as the network sees it."""
+    batches = EvalBatches(split, np.arange(len(split)), size=size)
+    return np.concatenate([images.permute(0, 2, 3, 1).numpy() for images, _ in batches])

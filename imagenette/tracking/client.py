@@ -1,0 +1,106 @@
+"""The way to a tracking server: is it alive, a quiet client, the experiment. No runs, no records."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import ssl
+import urllib.error
+import urllib.request
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagenette.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_ENVIRONMENT = {
+    # MLflow's defaults hold a call to a dead server for four minutes; these for seconds.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def resolve_uri(uri: str | None) -> str:
+    """The server meant: the argument, else MLFLOW_TRACKING_URI, else MLflow's sqlite:///mlflow.db.
+
+    A relative SQLite path is made absolute, so that `sync` means the same file from any folder.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    path = uri.removeprefix("sqlite:///")
+    if path != uri and not path.startswith("/"):
+        return f"sqlite:///{Path(path).resolve()}"
+    return uri
+
+
+def check_alive(uri: str, *, timeout: float = 4) -> None:
+    """Raise RunError if nothing answers at an http(s) address. Costs no import of MLflow."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout).close()
+    except urllib.error.HTTPError as error:
+        if error.code < 500:
+            return  # it answers; whether it lets us in is for the first real call to say
+        reason = f"HTTP {error.code}"
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "reason", error)
+        if isinstance(cause, ssl.SSLError):
+            return  # it answers; certificates are MLflow's settings
+        reason = getattr(cause, "strerror", None) or str(cause)
+    else:
+        return
+    raise RunError(
+        f"tracking server {uri} does not answer ({reason.lower()}): start it, "
+        "or train with offline=true and run `imagenette sync DIR` later"
+    )
+
+
+def connect(uri: str) -> MlflowClient:
+    """An MLflow client with short patience and without chatter."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
+
+        for name in ("alembic", "mlflow.store.db.utils"):  # a dozen lines at a database's creation
+            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # every retry of a dead server
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def experiment_id(client: MlflowClient, name: str) -> str:
+    """The experiment of that name, created if need be; several processes may ask at once."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name)
+        except MlflowException as error:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise RunError(f"experiment {name!r} cannot be created: {first_line(error)}") from error
+    if found.lifecycle_stage != "active":
+        raise InputError(
+            f"experiment {name!r} is deleted: restore it with "
+            f"`mlflow experiments restore -x {found.experiment_id}`, or name another"
+        )
+    return str(found.experiment_id)
+
+
+def first_line(error: BaseException, *, limit: int = 300) -> str:
+    """An exception as one line."""
+    text = str(error).strip() or type(error).__name__
+    if "Max retries exceeded" in text:  # requests' three lines of nested exceptions
+        cause = re.search(r"\[Errno -?\d+\] ([\w ]+)|(timed out)", text)
+        return (cause.group(1) or cause.group(2)).lower() if cause else "no answer"
+    line = text.splitlines()[0]
+    return line if len(line) <= limit else line[:limit] + "..."

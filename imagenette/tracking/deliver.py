@@ -1,0 +1,159 @@
+"""One record to its MLflow calls. Each may be repeated: what the server already has stays as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from imagenette.tracking.client import first_line
+from imagenette.tracking.model import deliver_model
+from imagenette.tracking.outbox import Card, Record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+_TAG_LIMIT = 8000  # characters; MLflow refuses longer values
+_BATCH = 100  # params or tags in one call
+_WORTH_RETRYING = {401, 403, 404, 408, 409, 429}
+"""Client errors that pass: credentials and proxies get mended, a run comes back with its database."""
+
+
+class RefusedError(Exception):
+    """The server answers, and will never take this record."""
+
+
+def deliver(client: MlflowClient, card: Card, output: Path, record: Record) -> None:
+    """Send a record; returns when the server has it.
+
+    Raises RefusedError for a record that can never be sent; any other exception is worth another try.
+    """
+    handler = _HANDLERS.get(record.kind)
+    if handler is None:
+        raise RefusedError(f"unknown kind {record.kind!r}")
+    try:
+        handler(client, card, output, record.body)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise RefusedError(first_line(error)) from error
+    except Exception as error:
+        if _is_refusal(error):
+            raise RefusedError(first_line(error)) from error
+        raise
+
+
+def set_tags(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
+    """Set tags in as few calls as MLflow allows, values cut to its limit."""
+    from mlflow.entities import RunTag
+
+    for batch in _batches(list(tags.items())):
+        client.log_batch(run_id, tags=[RunTag(key, value[:_TAG_LIMIT]) for key, value in batch])
+
+
+def _open(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
+    """Params that are missing, tags, the data set: the first record of a run."""
+    from mlflow.entities import Param
+
+    assert card.run_id is not None
+    run = client.get_run(card.run_id)
+    # Params are immutable, and under `mlflow run` the raw text of -P is there before us.
+    missing = [(key, value) for key, value in body["params"].items() if key not in run.data.params]
+    for batch in _batches(missing):
+        client.log_batch(card.run_id, params=[Param(key, value) for key, value in batch])
+    set_tags(client, card.run_id, body["tags"])
+    if not (run.inputs and run.inputs.dataset_inputs):
+        client.log_inputs(card.run_id, [_dataset_input(body["dataset"])])
+
+
+def _resume(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
+    assert card.run_id is not None
+    client.update_run(card.run_id, status="RUNNING")
+    set_tags(client, card.run_id, body["tags"])
+
+
+def _metrics(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
+    """An epoch or a result. The timestamp is the record's own, so a repeat is stored once."""
+    assert card.run_id is not None
+    client.log_batch(card.run_id, metrics=as_metrics(body))
+
+
+def _tags(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
+    assert card.run_id is not None
+    set_tags(client, card.run_id, body["tags"])
+
+
+def _artifact(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
+    assert card.run_id is not None
+    path = output / body["path"]
+    if path.is_dir():
+        client.log_artifacts(card.run_id, str(path), body["folder"] or None)
+    elif path.is_file():
+        client.log_artifact(card.run_id, str(path), body["folder"] or None)
+    else:
+        raise FileNotFoundError(f"{path} is gone")
+
+
+def _end(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
+    assert card.run_id is not None
+    set_tags(client, card.run_id, body["tags"])
+    client.set_terminated(card.run_id, status=body["mlflow_status"], end_time=body["time"])
+
+
+_HANDLERS: dict[str, Callable[[MlflowClient, Card, Path, dict[str, Any]], None]] = {
+    "open": _open,
+    "resume": _resume,
+    "epoch": _metrics,
+    "result": _metrics,
+    "tags": _tags,
+    "artifact": _artifact,
+    "model": deliver_model,
+    "end": _end,
+}
+
+
+def as_metrics(body: dict[str, Any]) -> list[Metric]:
+    """`{"metrics": {...}, "timestamp": ms, "step": n}` as MLflow's entities."""
+    from mlflow.entities import Metric
+
+    return [Metric(key, value, body["timestamp"], body["step"]) for key, value in body["metrics"].items()]
+
+
+def _dataset_input(dataset: dict[str, Any]) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    remote = "://" in dataset["source"]
+    side = dataset["side"]
+    features = {"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, side, side, 3]}}
+    targets = {"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}
+    profile = {key: dataset[key] for key in ("train_images", "test_images", "classes", "side")}
+    entity = Dataset(
+        name=dataset["name"],
+        digest=dataset["digest"][:8],  # what MLflow keeps of it; the tag data_digest has the rest
+        source_type="http" if remote else "local",
+        source=json.dumps({"url" if remote else "uri": dataset["source"]}),
+        schema=json.dumps(
+            {"mlflow_tensorspec": {"features": json.dumps([features]), "targets": json.dumps([targets])}}
+        ),
+        profile=json.dumps({"num_rows": dataset["train_images"], **profile}),
+    )
+    return DatasetInput(entity, tags=[InputTag("mlflow.data.context", "training")])
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the server understood and said no; a dead, full or failing one did not."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+    else:  # requests.HTTPError, from artifact uploads
+        status = int(getattr(getattr(error, "response", None), "status_code", 0))
+    return 400 <= status < 500 and status not in _WORTH_RETRYING
+
+
+_Item = TypeVar("_Item")
+
+
+def _batches(items: Sequence[_Item]) -> Iterable[Sequence[_Item]]:
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]

@@ -1,0 +1,254 @@
+"""The durable log of one run: what happened, in order, on disk before anything is sent.
+
+    outbox/run.json       who the run is: uid, experiment, name, tags, server, run id once known
+    outbox/records.jsonl  one record a line, fsynced; never rewritten
+    outbox/acked          how many of them the server has; losing it only means sending again
+    outbox/refused.jsonl  records the server would not take, each with its reason
+    outbox/lock           held by the process that writes
+
+Knows nothing of MLflow, threads' business or what the records mean.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from imagenette.errors import InputError, RunError
+
+FOLDER = "outbox"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Who a run is, wherever its records end up."""
+
+    uid: str
+    """Ours, made before any server is asked; the tag `imagenette.uid` finds the run again."""
+    experiment: str
+    run_name: str
+    tags: dict[str, str]
+    start_time: int
+    """Milliseconds since 1970."""
+    parent_run_id: str | None = None
+    tracking_uri: str | None = None
+    run_id: str | None = None
+    experiment_id: str | None = None
+    adopted: bool = False
+    """The run was made by `mlflow run`, not by us."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of the log."""
+
+    seq: int
+    """0-based line number."""
+    kind: str
+    body: dict[str, Any]
+
+
+class Outbox:
+    """The log of one output folder, held by one process at a time. Appends are safe between threads."""
+
+    def __init__(self, output: Path) -> None:
+        """Take the folder's outbox, making it if needed; raises InputError if a live process holds it."""
+        self.output = output.resolve()
+        self.folder = self.output / FOLDER
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock_file = _lock(self.folder / "lock", output)
+        self.changed = threading.Condition()
+        self._records = list(_whole_lines(self.folder / "records.jsonl"))
+        self._file = (self.folder / "records.jsonl").open("ab")
+        _fsync_folder(self.folder)
+        self._acked = min(_read_count(self.folder / "acked"), len(self._records))
+        self.refused = len(read_refused(output))
+        self._card = read_card(output) if holds_run(output) else None
+
+    @property
+    def card(self) -> Card | None:
+        return self._card
+
+    @property
+    def records(self) -> list[Record]:
+        with self.changed:
+            return list(self._records)
+
+    @property
+    def pending(self) -> int:
+        """Records not yet on the server, refused ones not counted."""
+        with self.changed:
+            return len(self._records) - self._acked
+
+    @property
+    def lacking(self) -> int:
+        """Records the server has not got: pending and refused."""
+        return self.pending + self.refused
+
+    def introduce(self, card: Card) -> Card:
+        """Write down who the run is."""
+        write_whole(self.folder / "run.json", json.dumps(asdict(card), indent=1))
+        self._card = card
+        return card
+
+    def learn(self, **known: Any) -> Card:
+        """Write down what a server told about the run, its id above all."""
+        assert self._card is not None
+        return self.introduce(replace(self._card, **known))
+
+    def append(self, kind: str, **body: Any) -> None:
+        """Add a record; when this returns it is on disk. Raises RunError when the disk is full."""
+        with self.changed:
+            start = self._file.tell()
+            try:
+                self._file.write(json.dumps({"kind": kind, **body}).encode() + b"\n")
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                self._file = _reopened_at(self.folder / "records.jsonl", start)
+                raise RunError(f"cannot record to {self.folder}: {error.strerror}") from error
+            self._records.append(Record(len(self._records), kind, body))
+            self.changed.notify_all()
+
+    def head(self) -> Record | None:
+        """The oldest record the server has not got."""
+        with self.changed:
+            return self._records[self._acked] if self._acked < len(self._records) else None
+
+    def ack(self, record: Record) -> None:
+        """The server has this record and all before it."""
+        with self.changed:
+            self._acked = record.seq + 1
+            write_whole(self.folder / "acked", str(self._acked), fsync=False)
+            self.changed.notify_all()
+
+    def refuse(self, record: Record, reason: str) -> None:
+        """The server will never take this record: put it aside, so that those behind it pass."""
+        self.set_refused([*read_refused(self.output), (record.seq, reason)])
+        self.ack(record)
+
+    def set_refused(self, refused: list[tuple[int, str]]) -> None:
+        """Write the pile of refused records, (line number, reason) each."""
+        text = "".join(json.dumps({"seq": seq, "reason": reason}) + "\n" for seq, reason in refused)
+        write_whole(self.folder / "refused.jsonl", text)
+        self.refused = len(refused)
+
+    def replay(self) -> None:
+        """Forget what was delivered: the server is another one, or has lost the run."""
+        with self.changed:
+            self._acked = 0
+        (self.folder / "acked").unlink(missing_ok=True)
+        self.set_refused([])
+
+    def close(self) -> None:
+        self._file.close()
+        self._lock_file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def holds_run(output: Path) -> bool:
+    return (output / FOLDER / "run.json").is_file()
+
+
+def read_card(output: Path) -> Card:
+    path = output / FOLDER / "run.json"
+    try:
+        return Card(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is not a run's card: {error}") from error
+
+
+def read_refused(output: Path) -> list[tuple[int, str]]:
+    """(line number, reason) of every refused record."""
+    path = output / FOLDER / "refused.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(entry["seq"], entry["reason"]) for entry in map(_parsed, lines) if "seq" in entry]
+
+
+def count_lacking(output: Path) -> int:
+    """Records of a folder that no server has, without taking its lock."""
+    path = output / FOLDER / "records.jsonl"
+    total = path.read_bytes().count(b"\n") if path.exists() else 0
+    return max(0, total - _read_count(output / FOLDER / "acked")) + len(read_refused(output))
+
+
+def write_whole(path: Path, text: str, *, fsync: bool = True) -> None:
+    """Write beside, then replace: whoever reads `path` reads a whole file."""
+    beside = path.with_name(path.name + ".new")
+    with beside.open("w") as file:
+        file.write(text)
+        if fsync:
+            file.flush()
+            os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _whole_lines(path: Path) -> Iterator[Record]:
+    """Every whole record. A last line cut short by a power cut is dropped, and cut off the file."""
+    raw = path.read_bytes() if path.exists() else b""
+    lines = raw.split(b"\n")
+    torn = lines.pop()  # b"" when the file ends with its newline
+    while lines and "kind" not in _parsed(lines[-1]):  # some file systems leave zeros or half a block
+        torn = lines.pop() + b"\n" + torn
+    if torn:
+        with path.open("r+b") as file:
+            file.truncate(len(raw) - len(torn))
+    for seq, line in enumerate(lines):
+        body = _parsed(line)
+        yield Record(seq, body.pop("kind", "unreadable"), body)
+
+
+def _parsed(line: bytes | str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _read_count(path: Path) -> int:
+    try:
+        return max(0, int(path.read_text()))
+    except (OSError, ValueError):
+        return 0
+
+
+def _reopened_at(path: Path, size: int) -> Any:
+    with path.open("r+b") as file:
+        file.truncate(size)
+    return path.open("ab")
+
+
+def _lock(path: Path, output: Path) -> Any:
+    """A POSIX record lock, not flock: forked loader workers do not inherit it, so it dies with us."""
+    file = path.open("a+")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise InputError(f"output={output} is in use by process {holder}: wait, or stop it") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,85 @@
+"""Which MLflow run an outbox's records belong to: found, adopted or created, never twice."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from imagenette.errors import RunError
+from imagenette.tracking.client import experiment_id, first_line
+from imagenette.tracking.outbox import Card, Outbox
+from imagenette.tracking.provenance import process_tags
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+UID = "imagenette.uid"
+
+
+def ensure_run(client: MlflowClient, outbox: Outbox, uri: str) -> Card:
+    """The card with its run's id on the server `uri`. Raises RunError if the run cannot be had.
+
+    A run the server does not know (another server, or its database was lost) is made anew there,
+    and every record goes to it again.
+    """
+    card = outbox.card
+    assert card is not None
+    run = _get(client, card.run_id) if card.run_id else None
+    if card.adopted and run is None and (card.tracking_uri is None or card.tracking_uri == uri):
+        raise RunError(f"run {card.run_id} (MLFLOW_RUN_ID) is not on tracking server {uri}")
+    if run is None:
+        if card.run_id is not None:
+            print(f"imagenette: run {card.run_id} is not on {uri}: made again there", file=sys.stderr)
+            outbox.replay()
+        run = _find(client, card) or _create(client, card)
+    if run.info.lifecycle_stage != "active":
+        raise RunError(f"run {run.info.run_id} on {uri} is deleted: restore it, or use another output folder")
+    return outbox.learn(run_id=run.info.run_id, experiment_id=run.info.experiment_id, tracking_uri=uri)
+
+
+def hand_over(client: MlflowClient, outer_run_id: str, run_id: str) -> None:
+    """Mark the run `mlflow run` made for a resume as the mere launcher of the run that went on."""
+    from mlflow.entities import RunTag
+
+    note = f"Launcher only: training went on in run {run_id}."
+    tags = {"status": "resumed", "resumed_run": run_id, "role": "launcher", "mlflow.note.content": note}
+    try:
+        client.log_batch(outer_run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    except Exception as error:  # best effort: the training itself is not touched by it
+        print(f"imagenette: could not mark launcher run {outer_run_id}: {first_line(error)}", file=sys.stderr)
+
+
+def _get(client: MlflowClient, run_id: str) -> Run | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _find(client: MlflowClient, card: Card) -> Run | None:
+    """The oldest run with our uid; later ones, left by an answer lost on the way, are deleted."""
+    experiment = client.get_experiment_by_name(card.experiment)
+    if experiment is None:
+        return None
+    runs: list[Run] = client.search_runs([experiment.experiment_id], f"tags.`{UID}` = '{card.uid}'")
+    runs = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+    for double in runs[1:]:
+        client.delete_run(double.info.run_id)
+    return runs[0] if runs else None
+
+
+def _create(client: MlflowClient, card: Card) -> Run:
+    # process_tags come with the run's first breath: a run orphaned a moment later can be mended.
+    tags = {UID: card.uid, **card.tags, **process_tags(), "status": "running"}
+    if card.parent_run_id:
+        tags["mlflow.parentRunId"] = card.parent_run_id
+    created = client.create_run(
+        experiment_id(client, card.experiment), start_time=card.start_time, run_name=card.run_name, tags=tags
+    )
+    # MLflow repeats a POST whose answer was lost, so one call can make two runs.
+    return _find(client, card) or created

@@ -1,0 +1,90 @@
+"""`imagenette sync DIR`: send what a dead server missed. Twice is a no-op."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagenette.errors import InputError, RunError
+from imagenette.tracking.client import check_alive, connect, first_line, resolve_uri
+from imagenette.tracking.deliver import RefusedError, deliver
+from imagenette.tracking.mlflow_tracker import flush_seconds
+from imagenette.tracking.outbox import Card, Outbox, holds_run, read_refused
+from imagenette.tracking.runs import ensure_run
+from imagenette.tracking.sender import Sender
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def sync(folder: Path, tracking_uri: str | None = None) -> int:
+    """Send every outbox at or under `folder`; the number of records still lacking, one line per run.
+
+    Raises InputError if there is none, or if the only one is held by a process that still trains;
+    RunError if the server is dead. The server is the one named, else each run's own.
+    """
+    outputs = list(find_outputs(folder))
+    if not outputs:
+        raise InputError(f"{folder} holds no outbox: name a run's output folder, or a folder of them")
+    lacking = 0
+    for output in outputs:
+        try:
+            left, line = sync_one(output, tracking_uri)
+        except (InputError, RunError) as error:
+            if len(outputs) == 1:
+                raise
+            left, line = 1, str(error)
+        lacking += left
+        print(f"{output}: {line}")
+    return lacking
+
+
+def _still_refused(client: MlflowClient, card: Card, outbox: Outbox) -> list[tuple[int, str]]:
+    """Offer what was refused once more: a run restored or a limit raised may have changed the answer."""
+    still = []
+    for seq, _ in read_refused(outbox.output):
+        try:
+            deliver(client, card, outbox.output, outbox.records[seq])
+        except RefusedError as refusal:
+            still.append((seq, str(refusal)))
+        except Exception as error:
+            raise RunError(f"tracking server {card.tracking_uri}: {first_line(error)}") from error
+    return still
+
+
+def find_outputs(folder: Path) -> Iterator[Path]:
+    """Output folders at `folder` or below it."""
+    if holds_run(folder):
+        yield folder
+        return
+    for card in sorted(folder.rglob("outbox/run.json")):
+        yield card.parent.parent
+
+
+def sync_one(output: Path, tracking_uri: str | None) -> tuple[int, str]:
+    """Send one output folder's outbox: how many records still lack, and a line that says what was done."""
+    with Outbox(output) as outbox:
+        card = outbox.card
+        assert card is not None
+        uri = resolve_uri(tracking_uri or card.tracking_uri)
+        if card.tracking_uri == uri and card.run_id and not outbox.lacking:
+            return 0, f"nothing to send (run {card.run_id})"
+        check_alive(uri)
+        try:
+            client = connect(uri)
+            card = ensure_run(client, outbox, uri)
+        except (InputError, RunError):
+            raise
+        except Exception as error:
+            raise RunError(f"tracking server {uri}: {first_line(error)}") from error
+        before = outbox.lacking
+        outbox.set_refused(_still_refused(client, card, outbox))
+        sender = Sender(client, outbox, card, heartbeat=False)
+        sender.start()
+        sender.flush(flush_seconds())
+        sender.stop()
+        left = outbox.lacking
+        why = f", {left} still lacking" if left else ""
+        why += f" ({outbox.refused} refused, see {outbox.folder / 'refused.jsonl'})" if outbox.refused else ""
+        return left, f"{before - left} records sent to run {card.run_id}{why}"

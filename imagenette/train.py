@@ -1,0 +1,156 @@
+"""One tracked training run, told from top to bottom. Every part is a module of its own; here they meet.
+
+config -> data -> batches
+config -> network, optimizer -> state (restored when resuming)
+for each epoch: checkpoint first, then the tracker; the best epoch's weights are kept
+-> figures, tables, models -> Result
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from imagenette import checkpoint, lifecycle, models, optim
+from imagenette.config import Config
+from imagenette.data import Dataset
+from imagenette.data.batches import EvalBatches, TrainBatches
+from imagenette.data.plan import split_positions
+from imagenette.distributed import World, join
+from imagenette.job import Job, Result, loader_threads
+from imagenette.loop import Stopped, Task, TrainState, evaluate, fit, new_state
+from imagenette.progress import Progress
+from imagenette.records import Predictions
+from imagenette.results import selected_epoch
+from imagenette.system import SystemReader
+from imagenette.tracking import null_tracker
+
+
+def run(job: Job, dataset: Dataset, *, stop: Callable[[], bool] = lambda: False) -> Result:
+    """Train job.config on dataset, on every rank of the world that this process finds itself in.
+
+    stop: asked at every step; once any rank's says yes, all save and end as `preempted`.
+    Raises InputError before a run exists, RunError when the run cannot go on and is marked so.
+    """
+    config = job.config
+    with join(config.device) as world:
+        task = make_task(config, dataset, world)
+        state = make_state(config, len(dataset.classes), world)
+        store = checkpoint.Checkpoints(job.output / "checkpoints")
+        saved = world.from_first(world.first_does(store.load))
+        if saved:
+            checkpoint.unpack(saved, state, world)
+
+        size = models.parameter_count(state.net)
+        opened = world.first_does(lambda: lifecycle.introduce(job, dataset, parameters=size))
+        tracker = opened or null_tracker()
+        try:
+            for epoch in state.history:  # the checkpoint is ahead of the tracker, never behind
+                tracker.log(epoch)
+            last = None
+            with Progress.of(state, task, shown=world.first) as progress:
+                epochs = fit(
+                    state,
+                    task,
+                    world,
+                    stop=stop,
+                    on_step=progress.step,
+                    read_system=SystemReader(world.device),
+                )
+                for epoch, last in epochs:
+                    keep(
+                        store,
+                        state,
+                        world,
+                        last,
+                        selected=selected_epoch(state.history, holdout=bool(task.holdout)),
+                    )
+                    tracker.log(epoch)
+                    progress.epoch(epoch)
+            last = last or evaluate(state.judged, task.test, task, world, stop=stop)[1]
+            ended = world.first_does(
+                lambda: lifecycle.finish(job, dataset, task, state, store, last, tracker)
+            )
+        except Stopped:
+            save(store, state, world)
+            ended = world.first_does(lambda: lifecycle.preempt(job, state, tracker))
+        except BaseException as error:
+            if world.first:
+                lifecycle.fail(job, tracker, error)
+            raise
+        result = world.from_first(ended)
+        assert result is not None
+        return result
+
+
+def keep(
+    store: checkpoint.Checkpoints,
+    state: TrainState,
+    world: World,
+    said: Predictions | None,
+    *,
+    selected: int | None,
+) -> None:
+    """Save the epoch that just ended; its weights too where they are the best so far."""
+    ended = state.epoch - 1
+    if selected == ended and said is not None:
+        world.first_does(lambda: store.keep_selected(ended, state.judged, said))
+    save(store, state, world)
+
+
+def save(store: checkpoint.Checkpoints, state: TrainState, world: World) -> None:
+    packed = checkpoint.pack(state, world)
+    world.first_does(lambda: store.save(packed))
+
+
+def make_task(config: Config, dataset: Dataset, world: World) -> Task:
+    """The data as batches for this rank, and how the loop goes over them."""
+    training, held = split_positions(dataset.train.labels, holdout=config.holdout, limit=config.limit)
+    ranks = {"rank": world.rank, "world_size": world.size, "threads": loader_threads(config.workers)}
+    train = TrainBatches(
+        dataset.train,
+        training,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        drop_last=config.drop_last,
+        size=config.size,
+        crop_scale=config.crop_scale,
+        flip=config.flip,
+        ahead=2 if world.device.type == "cuda" else 0,
+        **ranks,
+    )
+    everything = split_positions(dataset.test.labels, holdout=0, limit=0)[0]
+    return Task(
+        train=train,
+        holdout=EvalBatches(dataset.train, held, size=config.eval_size, **ranks) if len(held) else None,
+        test=EvalBatches(dataset.test, everything, size=config.eval_size, **ranks),
+        epochs=config.epochs,
+        lr=config.lr,
+        schedule=config.schedule,
+        warmup=config.warmup,
+        label_smoothing=config.label_smoothing,
+        grad_clip=config.grad_clip,
+        test_every=config.test_every,
+        bfloat16=config.precision == "bfloat16",
+    )
+
+
+def make_state(config: Config, classes: int, world: World) -> TrainState:
+    """A fresh network and optimizer: the state before the first step."""
+    net = models.build(
+        config.depth,
+        classes=classes,
+        seed=config.seed,
+        zero_init=config.zero_init,
+        bn_group=config.bn_group,
+        sync_bn=config.sync_bn,
+    ).to(world.device)
+    optimizer = optim.build(
+        net,
+        config.optimizer,
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
+        decay_norm_bias=config.decay_norm_bias,
+    )
+    return new_state(net, optimizer, ema=config.ema, device=world.device)

@@ -1,0 +1,166 @@
+"""Real training processes on a tiny real data set, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from imagenette import checkpoint
+
+# Small enough for a second an epoch; float32, where "the same" can mean bit for bit.
+TINY = {
+    "data": "digits",
+    "size": "16",
+    "limit": "480",
+    "epochs": "4",
+    "batch_size": "32",
+    "precision": "float32",
+    "offline": "true",
+}
+
+
+@dataclass
+class Training:
+    """One `imagenette train` process and its output folder."""
+
+    output: Path
+    process: subprocess.Popen[str]
+
+    def wait(self, seconds: float = 150) -> int:
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise
+        return self.process.returncode
+
+    @property
+    def said(self) -> str:
+        return (self.output.parent / f"{self.output.name}.log").read_text()
+
+    def reaches_epoch(self, epoch: int, seconds: float = 90) -> None:
+        wait_until(
+            lambda: len(logged_epochs(self.output)) >= epoch or self.process.poll() is not None, seconds
+        )
+        assert self.process.poll() is None, f"ended before epoch {epoch}:\n{self.said}"
+
+    def ranks(self) -> list[psutil.Process]:
+        """The rank processes under an elastic launcher, by rank."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        ranks = [p for p in children if "RANK" in p.environ() and "--output" in p.cmdline()]
+        return sorted(ranks, key=lambda p: int(p.environ()["RANK"]))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def logged_epochs(output: Path) -> list[dict[str, object]]:
+    """The epochs in a run's outbox, in the order in which they were recorded."""
+    path = output / "outbox/records.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [record for line in lines if (record := json.loads(line))["kind"] == "epoch"]
+
+
+def metric_history(output: Path) -> list[tuple[int, dict[str, float]]]:
+    """What must not depend on how often a run was stopped: all but clocks and machine readings."""
+    return [
+        (e["step"], {k: v for k, v in e["metrics"].items() if not k.startswith(("speed/", "system/"))})
+        for e in logged_epochs(output)
+    ]
+
+
+def weights(output: Path) -> dict[str, object]:
+    return checkpoint.read(output / "checkpoints/last.pt")["net"]
+
+
+def processes_of(output: Path) -> list[psutil.Process]:
+    """Every process whose command line names this output folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(output) in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(scope="session")
+def noise_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of noisy pictures in 4 classes, 360 to train on. Digits have flat areas, where one rounding
+    error decides which of two equal pixels a max-pool takes; here "equal to 1e-5" means something."""
+    root, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
+    for split, count in (("train", 90), ("val", 10)):
+        for label in range(4):
+            folder = root / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 200, (40, 40, 3)) + 12 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Training]]:
+    """start(output, env={}, **options): a training process in a group of its own, ended with the session."""
+    trainings: list[Training] = []
+    home = tmp_path_factory.mktemp("home")
+
+    def start(output: Path, env: dict[str, str] | None = None, **options: str) -> Training:
+        said = {name: text for name, text in {**TINY, "output": str(output), **options}.items() if text}
+        command = [sys.executable, "-m", "imagenette", "train"]
+        command += [part for name, text in said.items() for part in (f"--{name}", text)]
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+        clean["IMAGENETTE_HOME"] = str(home)
+        log = output.parent / f"{output.name}.log"
+        with log.open("a") as file:
+            process = subprocess.Popen(
+                command,
+                env=clean | (env or {}),
+                stdout=file,
+                stderr=file,
+                cwd=output.parent,
+                start_new_session=True,
+                text=True,
+            )
+        trainings.append(Training(output, process))
+        return trainings[-1]
+
+    yield start
+    for training in trainings:
+        if training.process.poll() is None:
+            os.killpg(training.process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(
+    start: Callable[..., Training], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], Path]:
+    """uninterrupted(nproc): the output of the tiny run, trained once per session and never stopped."""
+    outputs: dict[int, Path] = {}
+
+    def run(nproc: int) -> Path:
+        if nproc not in outputs:
+            output = tmp_path_factory.mktemp("uninterrupted") / f"nproc{nproc}"
+            training = start(output, nproc=str(nproc))
+            assert training.wait() == 74, training.said  # finished, on no server
+            outputs[nproc] = output
+        return outputs[nproc]
+
+    return run

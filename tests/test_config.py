@@ -1,0 +1,128 @@
+"""The knobs: layering, bounds, words, round trip."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagenette.config import DATA, GROUPS, KNOBS, RECIPES, Config, allowed, canonical, resolve
+from imagenette.errors import InputError
+
+
+def test_defaults_are_the_fast_recipe():
+    assert resolve({}) == Config() == resolve({"recipe": "fast"})
+
+
+def test_explicit_knobs_win_over_the_recipe_and_the_recipe_over_defaults():
+    paper = resolve({"recipe": "paper"})
+    assert (paper.epochs, paper.batch_size, paper.size, paper.lr) == (350, 32, 256, 0.1)
+    assert resolve({"recipe": "paper", "epochs": "3"}).epochs == 3
+    assert resolve({"recipe": "paper", "batch_size": "64"}).batch_size == 64, (
+        "64 is the default, yet it was asked for"
+    )
+
+
+def test_paper_code_is_paper_at_a_tenth_of_the_rate():
+    paper, code = resolve({"recipe": "paper"}), resolve({"recipe": "paper-code"})
+    assert code.lr == 0.01
+    assert code.model_copy(update={"lr": 0.1, "recipe": "paper"}) == paper
+
+
+@pytest.mark.parametrize(("batch_size", "group"), [(8, 2), (32, 8), (128, 32), (2, 1)])
+def test_paper_normalizes_a_quarter_of_the_batch(batch_size, group):
+    assert resolve({"recipe": "paper", "batch_size": str(batch_size)}).bn_group == group
+
+
+def test_digits_are_never_mirrored_unless_asked():
+    assert resolve({"data": "digits"}).flip is False
+    assert resolve({"data": "digits", "recipe": "paper"}).size == 32
+    assert resolve({"data": "digits", "flip": "true"}).flip is True
+
+
+@pytest.mark.parametrize(
+    ("knob", "value"),
+    [
+        ("depth", "19"),
+        ("depth", "fifty"),
+        ("batch_size", "0"),
+        ("batch_size", "2.5"),
+        ("lr", "abc"),
+        ("lr", "nan"),
+        ("lr", "inf"),
+        ("lr", "0"),
+        ("weight_decay", "-1"),
+        ("epochs", "0"),
+        ("size", "1"),
+        ("size", "nan"),
+        ("holdout", "0.9"),
+        ("momentum", "1"),
+        ("nproc", "0"),
+        ("nproc", "many"),
+        ("flip", "perhaps"),
+        ("recipe", "slow"),
+        ("data", ""),
+        ("optimizer", ""),
+    ],
+)
+def test_a_bad_value_is_one_line_with_the_value_and_what_is_allowed(knob, value):
+    with pytest.raises(InputError) as error:
+        resolve({knob: value})
+    message = str(error.value)
+    assert message == f"{knob}={value}: {knob} must be {allowed(knob)}"
+    assert "\n" not in message
+
+
+def test_an_unknown_knob_gets_a_suggestion():
+    with pytest.raises(InputError, match=r"^unknown knob wieght_decay=1: did you mean weight_decay\?$"):
+        resolve({"wieght_decay": "1"})
+    with pytest.raises(InputError, match="the knobs are depth, data"):
+        resolve({"zzz": "1"})
+
+
+def test_every_knob_says_what_it_means_and_what_it_takes():
+    for name in KNOBS:
+        assert Config.model_fields[name].description, name
+        assert allowed(name), name
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(KNOBS)
+
+
+def test_recipes_name_only_knobs():
+    for layer in [*RECIPES.values(), *DATA.values()]:
+        assert set(layer) <= set(KNOBS)
+
+
+def test_canonical_text():
+    params = resolve({"weight_decay": "5e-4", "flip": "1", "depth": "50"}).params()
+    assert (params["weight_decay"], params["flip"], params["depth"]) == ("0.0005", "true", "50")
+    assert tuple(params) == KNOBS
+
+
+configs = st.builds(
+    dict,
+    depth=st.sampled_from([18, 34, 50, 101, 152]),
+    lr=st.floats(1e-8, 100, allow_nan=False),
+    weight_decay=st.floats(0, 10, allow_nan=False),
+    seed=st.integers(0, 2**40),
+    flip=st.booleans(),
+    recipe=st.sampled_from(list(RECIPES)),
+    nproc=st.one_of(st.just("auto"), st.integers(1, 64)),
+    holdout=st.floats(0, 0.5, allow_nan=False),
+)
+
+
+@given(configs)
+def test_text_and_back_is_the_same_config(values):
+    config = resolve(values)
+    assert resolve(config.params()) == config
+    assert Config.model_validate_json(config.model_dump_json()) == config
+    assert resolve({name: canonical(value) for name, value in values.items()}) == config
+
+
+@given(configs, st.sampled_from(["cpu", "cuda"]), st.integers(1, 8), st.integers(0, 8))
+def test_digest_ignores_how_it_runs_and_nothing_else(values, device, nproc, workers):
+    config = resolve(values)
+    assert (
+        config.model_copy(update={"device": device, "nproc": nproc, "workers": workers}).digest()
+        == config.digest()
+    )
+    assert config.model_copy(update={"seed": config.seed + 1}).digest() != config.digest()
+    assert config.model_copy(update={"lr": config.lr / 2}).digest() != config.digest()

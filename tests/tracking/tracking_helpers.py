@@ -1,0 +1,93 @@
+"""A real MLflow server that can be killed, and small headers and epochs to track."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from imagenette.records import Epoch
+from imagenette.tracking import DatasetInfo, RunHeader
+
+
+class Server:
+    """An `mlflow server` process that can be killed and brought back on the same port and folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--workers", "1"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        self.process = subprocess.Popen(
+            command,
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.2)
+        raise TimeoutError(self.uri)
+
+    def kill(self) -> None:
+        if self.process:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def up(self) -> None:
+        if self.process is None:
+            self.start()
+
+
+def header(experiment: str = "laws", **params: str) -> RunHeader:
+    return RunHeader(
+        experiment=experiment,
+        run_name="small",
+        params={"depth": "18", "weight_decay": "0.0005", **params},
+        tags={"role": "train", "seed": "0"},
+        dataset=DatasetInfo(
+            name="digits",
+            digest="0123456789abcdef" * 4,
+            source="/data/digits",
+            train_images=1437,
+            test_images=360,
+            classes=10,
+            side=32,
+        ),
+    )
+
+
+def epoch(index: int) -> Epoch:
+    return Epoch(
+        index=index,
+        timestamp=1_700_000_000_000 + index,
+        train_loss=2.0 / index,
+        train_accuracy=1 - 1 / (index + 1),
+        test_accuracy=0.5,
+        lr=0.1,
+        speed_images_per_second=100.0,
+        speed_epoch_seconds=1.0,
+        system={"cpu_utilization_percentage": 50.0},
+    )
