@@ -103,7 +103,10 @@ def run_elastic(job: Job, processes: int) -> Result:
         failure = f"stopped by {stopped.sigval.name}"
     except ChildFailedError as failed:
         failure = _reason(*failed.get_first_failure())
-    return Result.read(job.output) or lost(job, failure)
+    result = Result.read(job.output)
+    if result is None or (result.status == "failed" and failure):
+        return lost(job, failure)  # rank 0 is dead, or saw no more than that another rank went silent
+    return result
 
 
 def _reason(rank: int, failure: ProcessFailure) -> str:
@@ -113,7 +116,7 @@ def _reason(rank: int, failure: ProcessFailure) -> str:
 
 
 def lost(job: Job, failure: str) -> Result:
-    """The ranks ended and rank 0 could not say how: end their run for them."""
+    """A rank was killed: end the run in the ranks' stead."""
     from imagenette.tracking.lookup import end_lost
 
     message = f"{failure}; the same command with output={job.output} goes on from the last checkpoint"

@@ -11,12 +11,10 @@ from imagenette.checkpoint import Checkpoints
 from imagenette.data import Dataset, Split
 from imagenette.data.batches import EvalBatches
 from imagenette.errors import RunError
-from imagenette.export import save_model
 from imagenette.job import Job, Result
 from imagenette.loop import MEAN, STD, Diverged, Task, TrainState
 from imagenette.records import Predictions
 from imagenette.results import describe, summary_metrics
-from imagenette.summary import write_summary
 from imagenette.tracking import DatasetInfo, RunHeader, Tracker, open_tracker
 from imagenette.tracking.provenance import reproduce_command
 
@@ -70,6 +68,10 @@ def finish(
     tracker: Tracker,
 ) -> Result:
     """Figures, tables, the selected and the last model, the result in words; then the tracker is closed."""
+    # Here, not above: they bring in MLflow and matplotlib, seconds that only rank 0's end needs to spend.
+    from imagenette.export import save_model
+    from imagenette.summary import write_summary
+
     config, test = job.config, task.test
     metrics = summary_metrics(state.history, holdout=task.holdout is not None)
     selected = store.selected()

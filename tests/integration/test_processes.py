@@ -1,37 +1,93 @@
-"""Two processes compute what one does."""
+"""Two processes compute what one does: real gloo processes, the package's own loop."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from tests.integration.conftest import metric_history, weights
+KNOBS = {"epochs": 1, "size": 32, "lr": 0.01, "batch_size": 32, "limit": 307, "precision": "float32"}
 
-ONE_EPOCH = {"epochs": "1", "sync_bn": "true", "limit": "", "size": "32", "lr": "0.01"}
+RANK = """
+import json, sys, torch
+from dataclasses import asdict
+from imagenette import train
+from imagenette.config import resolve
+from imagenette.data import open_dataset
+from imagenette.distributed import join
+from imagenette.loop import fit
+
+knobs, out = json.loads(sys.argv[1]), sys.argv[2]
+config = resolve(knobs)
+dataset = open_dataset(config.data)
+with join("cpu") as world:
+    task = train.make_task(config, dataset, world)
+    state = train.make_state(config, len(dataset.classes), world)
+    for epoch, predictions in fit(state, task, world):
+        pass
+    if world.first:
+        said = {name: getattr(predictions, name).tolist() for name in ("label", "predicted")}
+        torch.save({"net": state.net.state_dict(), "epoch": asdict(epoch), **said}, out)
+"""
 
 
-@pytest.mark.parametrize("drop_last", ["true", "false"])
-def test_two_processes_equal_one(start, noise_set, tmp_path, drop_last):
-    """float32, synchronized norm, the same global batch; with drop_last=false the last batch is odd."""
-    knobs = ONE_EPOCH | {"data": str(noise_set), "drop_last": drop_last, "limit": "307"}
-    one = start(tmp_path / "one", nproc="1", **knobs)
-    assert one.wait() == 74, one.said
-    two = start(tmp_path / "two", nproc="2", **knobs)
-    assert two.wait() == 74, two.said
-    alone, together = weights(tmp_path / "one"), weights(tmp_path / "two")
-    furthest = max(float((alone[name].float() - together[name].float()).abs().max()) for name in alone)
-    assert furthest <= 1e-5
-    (_, metrics_one), (_, metrics_two) = (
-        metric_history(tmp_path / "one")[0],
-        metric_history(tmp_path / "two")[0],
-    )
-    assert metrics_one == pytest.approx(metrics_two, abs=1e-4)
+def train_with(processes: int, out: Path, **knobs: object) -> dict[str, object]:
+    """The weights, metrics and predictions of rank 0 after training on so many processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    world["LOCAL_WORLD_SIZE"] = str(processes)
+    command = [sys.executable, "-c", RANK, json.dumps(KNOBS | knobs), str(out)]
+    ranks = [
+        subprocess.Popen(
+            command,
+            env=os.environ | ({"RANK": str(r), "LOCAL_RANK": str(r), **world} if processes > 1 else {}),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for r in range(processes)
+    ]
+    for rank in ranks:
+        _, errors = rank.communicate(timeout=120)
+        assert rank.returncode == 0, errors
+    return torch.load(out, weights_only=True)
 
 
-def test_without_synchronized_norm_they_do_not(start, noise_set, tmp_path):
-    """Or the law above would hold for nothing."""
-    knobs = ONE_EPOCH | {"data": str(noise_set), "sync_bn": "false"}
-    outputs = {nproc: tmp_path / nproc for nproc in ("1", "2")}
-    for nproc, output in outputs.items():
-        training = start(output, nproc=nproc, **knobs)
-        assert training.wait() == 74, training.said
-    apart, alone = (weights(output)["bn1.running_var"] for output in outputs.values())
-    assert not torch.allclose(apart, alone, rtol=1e-3)
+def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
+
+
+@pytest.fixture(scope="module")
+def results(noise_set, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    odd = {
+        "data": str(noise_set),
+        "drop_last": False,
+    }  # the last batch of 19 images is shared out as 9 and 10
+    return {
+        "one": train_with(1, folder / "one.pt", **odd),
+        "two": train_with(2, folder / "two.pt", **odd, sync_bn=True),
+        "apart": train_with(2, folder / "apart.pt", **odd, sync_bn=False),
+    }
+
+
+def test_two_processes_with_synchronized_norm_equal_one(results):
+    assert furthest(results["one"]["net"], results["two"]["net"]) <= 1e-5
+    one, two = results["one"]["epoch"], results["two"]["epoch"]
+    for name in ("train_loss", "train_accuracy", "holdout_loss", "test_loss", "test_accuracy", "lr"):
+        assert one[name] == pytest.approx(two[name], abs=1e-5), name
+
+
+def test_evaluation_over_processes_keeps_the_order_of_the_split(results):
+    assert results["one"]["label"] == results["two"]["label"] == sorted(results["one"]["label"])
+    assert results["one"]["predicted"] == results["two"]["predicted"]
+
+
+def test_without_synchronized_norm_they_differ(results):
+    """Or the first law would hold for nothing."""
+    assert furthest(results["one"]["net"], results["apart"]["net"]) > 1e-4
