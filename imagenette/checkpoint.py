@@ -8,20 +8,25 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from imagenette.distributed import World
 from imagenette.errors import RunError
 from imagenette.loop import Meters, TrainState
 from imagenette.records import Epoch, Predictions
+from imagenette.results import selected_epoch
 
 MAGIC = b"imagenette-checkpoint 1 "
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 class Damaged(RunError):
@@ -39,24 +44,36 @@ class Selected:
 
 class Checkpoints:
     """`last.pt` and `previous.pt` in a folder: at every moment at least one of them is whole. Beside them
-    `selected.pt`, the weights of the epoch that is selected so far."""
+    `selected.pt`, the weights of the epoch that is selected so far. Every rank calls, rank 0 writes."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, world: World) -> None:
+        self._folder, self._world = folder, world
         self._last, self._previous = folder / "last.pt", folder / "previous.pt"
         self._selected = folder / "selected.pt"
 
-    def save(self, state: dict[str, Any]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        beside = self._folder / "last.pt.writing"
-        write(beside, state)
-        if self._last.exists():
-            self._last.replace(self._previous)
-        beside.replace(self._last)
-        _sync_folder(self._folder)
+    def save(self, state: TrainState) -> None:
+        """RunError on a full disk; what was saved before is whole."""
+        packed = pack(state, self._world)
+        self._world.first_does(lambda: self._replace(packed))
 
-    def load(self, warn: Callable[[str], None] = print) -> dict[str, Any] | None:
-        """The newest whole state, or None where none was ever saved. RunError if all there is is damaged."""
+    def save_epoch(self, state: TrainState, said: Predictions | None, *, by_holdout: bool) -> None:
+        """Save the state after an epoch; before it, so that a state never lacks them, the weights if they are
+        the best so far. said: what they say of the test set."""
+        ended = state.epoch - 1
+        if said is not None and selected_epoch(state.history, holdout=by_holdout) == ended:
+            columns = {f.name: torch.from_numpy(getattr(said, f.name)) for f in fields(said)}
+            best = {"epoch": ended, "net": state.judged.state_dict(), "predictions": columns}
+            self._world.first_does(lambda: write(self._selected, best))
+        self.save(state)
+
+    def restore(self, state: TrainState, warn: Callable[[str], None] = _say) -> None:
+        """Put the newest whole state into a fresh one; leave it fresh where nothing was ever saved. RunError
+        if all there is is damaged."""
+        saved = self._world.from_first(self._world.first_does(lambda: self.newest(warn)))
+        if saved is not None:
+            unpack(saved, state, self._world)
+
+    def newest(self, warn: Callable[[str], None] = _say) -> dict[str, Any] | None:
         found = [path for path in (self._last, self._previous) if path.exists()]
         for path in found:
             try:
@@ -67,37 +84,37 @@ class Checkpoints:
             raise RunError(f"no checkpoint in {self._folder} is whole: train again in another output folder")
         return None
 
-    def keep_selected(self, epoch: int, net: nn.Module, predictions: Predictions) -> None:
-        """To be called before the save() of the same epoch: a state that names an epoch finds its weights."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        beside = self._folder / "selected.pt.writing"
-        said = {f.name: torch.from_numpy(getattr(predictions, f.name)) for f in fields(predictions)}
-        write(beside, {"epoch": epoch, "net": net.state_dict(), "predictions": said})
-        beside.replace(self._selected)
-        _sync_folder(self._folder)
-
     def selected(self) -> Selected:
         saved = read(self._selected)
         said = {name: tensor.numpy() for name, tensor in saved["predictions"].items()}
         return Selected(saved["epoch"], saved["net"], Predictions(**said))
 
+    def _replace(self, packed: dict[str, Any]) -> None:
+        fresh = self._folder / "fresh.pt"
+        write(fresh, packed)
+        if self._last.exists():
+            self._last.replace(self._previous)
+        fresh.replace(self._last)
+        _sync_folder(self._folder)
+
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Write state to path and to the disk. RunError on a full disk, with nothing left at path."""
+    """Replace path by state, on the disk when this returns. RunError on a full disk: path is as it was."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getbuffer()
+    beside = path.with_name(path.name + ".writing")
     try:
-        with path.open("wb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
             file.write(MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n")
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
+        beside.replace(path)
     except OSError as error:
-        path.unlink(missing_ok=True)
-        raise RunError(
-            f"cannot save the checkpoint {path}: {error.strerror}; the one before is whole"
-        ) from None
+        beside.unlink(missing_ok=True)
+        raise RunError(f"cannot save {path}: {error.strerror}; the checkpoint before it is whole") from None
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def bench(rounds: int, steps: int, json_file: Path | None, **knobs: str | None) 
 @click.argument("source", default="imagenette")
 @click.option(
     "--size",
-    type=click.IntRange(8, 1024),
+    type=click.IntRange(32, 1024),
     default=128,
     help="Prepare for training at this size. [default: 128]",
 )

@@ -50,7 +50,9 @@ class Config(BaseModel):
     """Of the initial weights and of every epoch's order, crops and flips."""
     epochs: Positive = 16
     """Passes over the training images."""
-    size: Annotated[int, Field(ge=8, le=1024)] = 128
+    # A ResNet halves its input five times: below 32 px a stage sees one pixel, and there torch's bfloat16
+    # convolution (2.15, CPU) leaves weight gradients unwritten that no loss would ever show.
+    size: Annotated[int, Field(ge=32, le=1024)] = 128
     """Training resolution, px."""
     test_size: Annotated[int, Field(ge=0, le=1024)] = 0
     """Resolution of holdout and test images, px; 0 = size."""

@@ -1,16 +1,15 @@
 """One tracked training run, told from top to bottom. Every part is a module of its own; here they meet.
 
-config -> data -> batches
-config -> network, optimizer -> state (restored when resuming)
-for each epoch: checkpoint first, then the tracker; the best epoch's weights are kept
--> figures, tables, models -> Result
+config -> data -> batches; config -> network, optimizer -> state (restored when resuming);
+for each epoch: checkpoint first, then the tracker; then figures, tables, models -> Result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from imagenette import checkpoint, lifecycle, models, optim
+from imagenette import lifecycle, models, optim
+from imagenette.checkpoint import Checkpoints
 from imagenette.config import Config
 from imagenette.data import Dataset
 from imagenette.data.batches import EvalBatches, TrainBatches
@@ -19,60 +18,29 @@ from imagenette.distributed import World, join
 from imagenette.job import Job, Result, loader_threads
 from imagenette.loop import Stopped, Task, TrainState, evaluate, fit, new_state
 from imagenette.progress import Progress
-from imagenette.records import Predictions
-from imagenette.results import selected_epoch
 from imagenette.system import SystemReader
-from imagenette.tracking import null_tracker
+from imagenette.tracking import Tracker, null_tracker
+
+Stop = Callable[[], bool]
 
 
-def run(job: Job, dataset: Dataset, *, stop: Callable[[], bool] = lambda: False) -> Result:
+def run(job: Job, dataset: Dataset, *, stop: Stop = lambda: False) -> Result:
     """Train job.config on dataset, on every rank of the world that this process finds itself in.
 
     stop: asked at every step; once any rank's says yes, all save and end as `preempted`.
-    Raises InputError before a run exists, RunError when the run cannot go on and is marked so.
+    Raises RunError where the run cannot go on; it is marked so.
     """
-    config = job.config
-    with join(config.device) as world:
-        task = make_task(config, dataset, world)
-        state = make_state(config, len(dataset.classes), world)
-        store = checkpoint.Checkpoints(job.output / "checkpoints")
-        saved = world.from_first(world.first_does(store.load))
-        if saved:
-            checkpoint.unpack(saved, state, world)
+    with join(job.config.device) as world:
+        task = make_task(job.config, dataset, world)
+        state = make_state(job.config, len(dataset.classes), world)
+        store = Checkpoints(job.output / "checkpoints", world)
+        store.restore(state)
 
-        size = models.parameter_count(state.net)
-        opened = world.first_does(lambda: lifecycle.introduce(job, dataset, parameters=size))
+        parameters = models.parameter_count(state.net)
+        opened = world.first_does(lambda: lifecycle.introduce(job, dataset, parameters=parameters))
         tracker = opened or null_tracker()
         try:
-            for epoch in state.history:  # the checkpoint is ahead of the tracker, never behind
-                tracker.log(epoch)
-            last = None
-            with Progress.of(state, task, shown=world.first) as progress:
-                epochs = fit(
-                    state,
-                    task,
-                    world,
-                    stop=stop,
-                    on_step=progress.step,
-                    read_system=SystemReader(world.device),
-                )
-                for epoch, last in epochs:
-                    keep(
-                        store,
-                        state,
-                        world,
-                        last,
-                        selected=selected_epoch(state.history, holdout=bool(task.holdout)),
-                    )
-                    tracker.log(epoch)
-                    progress.epoch(epoch)
-            last = last or evaluate(state.judged, task.test, task, world, stop=stop)[1]
-            ended = world.first_does(
-                lambda: lifecycle.finish(job, dataset, task, state, store, last, tracker)
-            )
-        except Stopped:
-            save(store, state, world)
-            ended = world.first_does(lambda: lifecycle.preempt(job, state, tracker))
+            ended = train(job, dataset, task, state, store, tracker, world, stop=stop)
         except BaseException as error:
             if world.first:
                 lifecycle.fail(job, tracker, error)
@@ -82,24 +50,34 @@ def run(job: Job, dataset: Dataset, *, stop: Callable[[], bool] = lambda: False)
         return result
 
 
-def keep(
-    store: checkpoint.Checkpoints,
+def train(
+    job: Job,
+    dataset: Dataset,
+    task: Task,
     state: TrainState,
+    store: Checkpoints,
+    tracker: Tracker,
     world: World,
-    said: Predictions | None,
     *,
-    selected: int | None,
-) -> None:
-    """Save the epoch that just ended; its weights too where they are the best so far."""
-    ended = state.epoch - 1
-    if selected == ended and said is not None:
-        world.first_does(lambda: store.keep_selected(ended, state.judged, said))
-    save(store, state, world)
-
-
-def save(store: checkpoint.Checkpoints, state: TrainState, world: World) -> None:
-    packed = checkpoint.pack(state, world)
-    world.first_does(lambda: store.save(packed))
+    stop: Stop,
+) -> Result | None:
+    """From wherever the state stands to the run's end, or to a stop. The result is rank 0's."""
+    system = SystemReader(world.device)
+    try:
+        for epoch in state.history:  # the checkpoint is ahead of the tracker, never behind
+            tracker.log(epoch)
+        last = None
+        with Progress.of(state, task, shown=world.first) as progress:
+            for epoch, last in fit(state, task, world, stop=stop, on_step=progress.step, read_system=system):
+                store.save_epoch(state, last, by_holdout=task.holdout is not None)
+                tracker.log(epoch)
+                progress.epoch(epoch)
+        if last is None:  # resumed after the last epoch
+            last = evaluate(state.judged, task.test, task, world, stop=stop)[1]
+        return world.first_does(lambda: lifecycle.finish(job, dataset, task, state, store, last, tracker))
+    except Stopped:
+        store.save(state)
+        return world.first_does(lambda: lifecycle.preempt(job, state, tracker))
 
 
 def make_task(config: Config, dataset: Dataset, world: World) -> Task:

@@ -22,7 +22,7 @@ from imagenette import checkpoint
 # Small enough for a second an epoch; float32, where "the same" can mean bit for bit.
 TINY = {
     "data": "digits",
-    "size": "16",
+    "size": "32",
     "limit": "480",
     "epochs": "4",
     "batch_size": "32",
