@@ -1,12 +1,17 @@
 """The command line: one line for every error, before anything is made."""
 
+import io
 import subprocess
 import sys
+import tarfile
 
+import numpy as np
 import pytest
 
 from imagenette.cli import main
 from imagenette.config import KNOBS
+from imagenette.data import open_dataset
+from tests.data.small_sets import encode, picture
 
 
 @pytest.fixture
@@ -94,3 +99,108 @@ except SystemExit:
 def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+JPEG = encode(picture(1, (40, 40)))
+GOOD = {
+    f"{split}/{c}/{i}.jpg": encode(picture(i)) for split in ("train", "val") for c in "ab" for i in range(3)
+}
+
+
+def as_folder(files, path):
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def as_tar(files, path, evil=None):
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        if evil:
+            archive.addfile(evil)
+    return path
+
+
+def member(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def huge_header():
+    """A JPEG that claims 65,500 x 65,500 pixels: 13 GB once decoded."""
+    at = JPEG.index(b"\xff\xc0")
+    return JPEG[: at + 5] + (65500).to_bytes(2, "big") * 2 + JPEG[at + 9 :]
+
+
+def without(part):
+    return {name: content for name, content in GOOD.items() if part not in name}
+
+
+BAD_DATA = {
+    "truncated archive": (lambda p: _cut(as_tar(GOOD, p / "x.tar")), "x.tar"),
+    "parent folder": (lambda p: as_tar(GOOD, p / "x.tar", member("train/a/../../../evil.jpg", b"0")), ".."),
+    "link": (
+        lambda p: as_tar(GOOD, p / "x.tar", member("train/a/l.jpg", tarfile.SYMTYPE, "/etc/passwd")),
+        "l.jpg",
+    ),
+    "device": (lambda p: as_tar(GOOD, p / "x.tar", member("train/a/d.jpg", tarfile.CHRTYPE)), "d.jpg"),
+    "missing class": (lambda p: as_folder(without("val/b"), p / "x"), "b"),
+    "extra class in val": (lambda p: as_folder(GOOD | {"val/c/0.jpg": JPEG}, p / "x"), "c"),
+    "empty class": (lambda p: _empty(as_folder(GOOD, p / "x"), "c"), "c"),
+    "zero bytes": (lambda p: as_folder(GOOD | {"train/a/z.jpg": b""}, p / "x"), "z.jpg"),
+    "text": (lambda p: as_folder(GOOD | {"train/a/t.JPEG": b"hello"}, p / "x"), "t.JPEG"),
+    "truncated JPEG": (lambda p: as_folder(GOOD | {"train/a/c.jpg": JPEG[:-200]}, p / "x"), "c.jpg"),
+    "bomb": (lambda p: as_folder(GOOD | {"train/a/h.jpg": huge_header()}, p / "x"), "65500"),
+    "no train": (lambda p: as_folder(without("train"), p / "x"), "train"),
+}
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def _empty(folder, name):
+    for split in ("train", "val"):
+        (folder / split / name).mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("kind", BAD_DATA)
+def test_bad_data_is_one_line_exit_2_and_leaves_nothing(command, tmp_path, monkeypatch, kind):
+    make, named = BAD_DATA[kind]
+    source = make(tmp_path)
+    monkeypatch.setenv("IMAGENETTE_HOME", str(tmp_path / "home"))
+    code, said = command("train", "--data", str(source), "--output", str(tmp_path / "run"))
+    assert code == 2, said
+    assert len(said.splitlines()) == 1, said
+    assert named in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "home").glob("cache/*/*.npy")), "nothing half made"
+
+
+def test_every_kind_of_picture_is_read_as_rgb(tmp_path):
+    gray, cmyk, rgba = (
+        encode(picture(2, mode=m), k) for m, k in (("L", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"))
+    )
+    odd = {
+        "train/a/gray.jpg": gray,
+        "train/a/cmyk.jpg": cmyk,
+        "train/b/rgba.png": rgba,
+        "train/b/png.JPEG": rgba,
+    }
+    dataset = open_dataset(as_folder(GOOD | odd, tmp_path / "x"), home=tmp_path / "home")
+    assert dataset.train.images.shape[-1] == 3
+    names = [name.split("/")[-1] for name in dataset.train.names]
+    for name in ("cmyk.jpg", "rgba.png", "png.JPEG"):
+        stored = dataset.train.images[names.index(name)].astype(float)
+        squashed = np.asarray(picture(2).resize(stored.shape[:2], 2)).astype(float)
+        assert np.abs(stored - squashed).mean() < 12, name
+    one = dataset.train.images[names.index("gray.jpg")]
+    assert (one[..., 0] == one[..., 1]).all()

@@ -39,8 +39,8 @@ class _BrokenError(Exception):
 def fetch(url: str, md5: str, folder: Path, *, progress: bool, log: Callable[[str], None]) -> Path:
     """Download `url` into `folder` unless it is there already; the path of the checked file.
 
-    Raises InputError for an address that is not HTTP, RunError if the server cannot be reached, refuses,
-    or sends other bytes (which are then removed), or if the disk is full.
+    Raises InputError for an address that is not HTTP and for other bytes than published (which are then
+    removed), RunError if the server cannot be reached or refuses, or if the disk is full.
     """
     if not url.startswith(("http://", "https://")):
         raise InputError(f"IMAGENETTE_MIRROR gives {url}: only http:// and https:// addresses are fetched")
@@ -62,7 +62,7 @@ def fetch(url: str, md5: str, folder: Path, *, progress: bool, log: Callable[[st
             _download(url, part, progress)
             if (found := _md5(part)) != md5:
                 part.unlink()
-                raise RunError(
+                raise InputError(
                     f"{url} gave other bytes than published: MD5 {found}, not {md5}; removed, try again"
                 )
             part.replace(target)

@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_sets import Files, small_set
+
+from tests.data.small_sets import Files, small_set
 
 
 @pytest.fixture(autouse=True)

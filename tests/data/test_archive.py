@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_sets import Files, add, pack, refusal
 
 from imagenette.data.archive import MAX_BYTES, fingerprint, members, safe_name
 from imagenette.data.images import is_image_name
 from imagenette.errors import InputError
+from tests.data.small_sets import Files, add, pack, refusal
 
 PACKED = ["set.tar", "set.tar.gz", "set.tgz", "set.tar.bz2", "set.tar.xz", "set.zip"]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_sets import Files, encode, left_behind, pack, picture, small_set
 
 from imagenette.data import cache, open_dataset
 from imagenette.data import sources as sources_module
 from imagenette.data.images import decode
 from imagenette.errors import InputError, RunError
+from tests.data.small_sets import Files, encode, left_behind, pack, picture, small_set
 
 CONTAINERS = ["set", "set.tar", "set.tgz", "set.tar.bz2", "set.tar.xz", "set.zip"]
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import Server, serving
 
 from imagenette.data import download
 from imagenette.data.download import fetch
 from imagenette.errors import InputError, RunError
+from tests.data.servers import Server, serving
 
 DATA = bytes(range(256)) * 4000
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -88,7 +88,7 @@ def test_server_that_always_breaks_off_is_told_and_the_part_kept(server: Server,
 
 def test_wrong_bytes_are_removed_and_told(server: Server, tmp_path: Path) -> None:
     server.files["set.tgz"] = DATA[:-1] + b"?"
-    with pytest.raises(RunError, match=f"other bytes than published: MD5 .*not {MD5}; removed") as caught:
+    with pytest.raises(InputError, match=f"other bytes than published: MD5 .*not {MD5}; removed") as caught:
         get(server, tmp_path)
     assert "\n" not in str(caught.value)
     assert files_in(tmp_path) == []

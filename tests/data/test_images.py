@@ -9,10 +9,10 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from small_sets import encode, picture
 
 from imagenette.data.images import MAX_PIXELS, decode, is_image_name, read_size
 from imagenette.errors import InputError
+from tests.data.small_sets import encode, picture
 
 
 def huge_jpeg(side: int) -> bytes:

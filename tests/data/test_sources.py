@@ -13,11 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from servers import Server, serving
-from small_sets import Files, pack, small_set
 
 from imagenette.data import open_dataset, sources
 from imagenette.errors import InputError, RunError
+from tests.data.servers import Server, serving
+from tests.data.small_sets import Files, pack, small_set
 
 TEN = tuple(sources.IMAGENETTE)
 

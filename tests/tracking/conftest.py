@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tracking_helpers import Server
+
+from tests.tracking.tracking_helpers import Server
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from tracking_helpers import Server, epoch, header
 
 from imagenette.errors import InputError, RunError
 from imagenette.tracking import Tracker, open_tracker
 from imagenette.tracking.outbox import read_card, read_refused
 from imagenette.tracking.sync import sync
+from tests.tracking.tracking_helpers import Server, epoch, header
 
 
 def opened(output: Path, uri: str, *, resume: bool = False, offline: bool = False, **params: str) -> Tracker:
@@ -267,7 +267,7 @@ def test_inf_never_wins(uri: str, tmp_path: Path) -> None:
 def test_two_processes_may_create_one_experiment_at_once(server: Server, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from tracking_helpers import header; from imagenette.tracking import open_tracker;"
+        "from tests.tracking.tracking_helpers import header; from imagenette.tracking import open_tracker;"
         "t = open_tracker(Path(sys.argv[2]), header('contended'), tracking_uri=sys.argv[3],"
         " offline=False, resume=False); sys.exit(t.close('finished'))"
     )

@@ -15,13 +15,13 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from torch import nn
-from tracking_helpers import epoch, header
 
 from imagenette.export import save_model
 from imagenette.tracking import Tracker, open_tracker
 from imagenette.tracking.doctor import doctor, find, mend
 from imagenette.tracking.outbox import read_card
 from imagenette.tracking.sync import sync
+from tests.tracking.tracking_helpers import epoch, header
 
 CLASSES = ("n01", "n02", "n03")
 
@@ -121,12 +121,12 @@ def killed_trainer(output: Path, uri: str) -> str:
     """A run whose process was SIGKILLed; its id."""
     code = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from tracking_helpers import header; from imagenette.tracking import open_tracker;"
+        "from tests.tracking.tracking_helpers import header; from imagenette.tracking import open_tracker;"
         "t = open_tracker(Path(sys.argv[2]), header(), tracking_uri=sys.argv[3],"
         " offline=False, resume=False);"
         "t.tag(x='y'); print(t.run_id, flush=True); time.sleep(100)"
     )
-    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(output), uri]
+    command = [sys.executable, "-c", code, str(Path(__file__).parents[2]), str(output), uri]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     run_id = process.stdout.readline().strip()
