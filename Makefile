@@ -22,7 +22,7 @@ demo: install  ## one tracked run on the handwritten digits, through MLflow
 	@echo "Compare runs with:  $(BIN)/mlflow ui"
 
 test: install  ## every test, at most 10 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: install  ## the proofs that take longer
 	$(BIN)/python -m pytest -m slow

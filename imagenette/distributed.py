@@ -97,7 +97,9 @@ def join(device: str) -> Iterator[World]:
     here = torch.device("cuda", local % torch.cuda.device_count()) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(here)
-    else:
+    elif "OMP_NUM_THREADS" not in os.environ:
+        # One thread a core over all processes and no more: oneDNN's threads wait for each other spinning, and
+        # two processes of two threads on two cores run thirty times slower than one.
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
     if "RANK" not in os.environ:

@@ -134,7 +134,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Tr
         command = [sys.executable, "-m", "imagenette", "train"]
         command += [part for name, text in said.items() for part in (f"--{name}", text)]
         clean = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-        clean["IMAGENETTE_HOME"] = str(home)
+        clean |= {"IMAGENETTE_HOME": str(home), "OMP_NUM_THREADS": "1"}
         log = output.parent / f"{output.name}.log"
         with log.open("a") as file:
             process = subprocess.Popen(

@@ -41,12 +41,12 @@ def train_with(processes: int, out: Path, **knobs: object) -> dict[str, object]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    world["LOCAL_WORLD_SIZE"] = str(processes)
+    world |= {"LOCAL_WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", RANK, json.dumps(KNOBS | knobs), str(out)]
     ranks = [
         subprocess.Popen(
             command,
-            env=os.environ | ({"RANK": str(r), "LOCAL_RANK": str(r), **world} if processes > 1 else {}),
+            env=os.environ | world | ({"RANK": str(r), "LOCAL_RANK": str(r)} if processes > 1 else {}),
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -19,7 +19,7 @@ def server(tmp_path):
 
 
 def test_a_server_that_dies_twice_has_every_epoch_once(server, start, tmp_path):
-    """Killed in the middle, back, killed again before the end: exit code 74, then `sync` completes the run."""
+    """Killed in the middle, back, killed before the end: exit code 74, then `sync` completes the run."""
     output = tmp_path / "run"
     env = {"MLFLOW_TRACKING_URI": server.uri, "IMAGENETTE_FLUSH_SECONDS": "3"}
     training = start(output, env=env, offline="false", epochs="8")

@@ -1,0 +1,98 @@
+"""What is written in several places says the same everywhere."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import imagenette
+from imagenette.config import KNOBS, RECIPES, Config, canonical, resolve
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
+LOCKS = ("requirements.lock", "requirements-dev.lock")
+
+
+def locked(name: str) -> dict[str, set[Version]]:
+    """Package -> its versions (more than one where they depend on Python's)."""
+    versions: dict[str, set[Version]] = {}
+    for line in (ROOT / name).read_text().splitlines():
+        if pinned := re.match(r"^([A-Za-z0-9._-]+)(?:\[.*?\])?==([^ ;\\]+)", line):
+            versions.setdefault(pinned[1].lower().replace("_", "-"), set()).add(Version(pinned[2]))
+    return versions
+
+
+def conda_pins() -> list[Requirement]:
+    environment = yaml.safe_load((ROOT / "conda.yaml").read_text())
+    pip = next(part["pip"] for part in environment["dependencies"] if isinstance(part, dict))
+    return [Requirement(line) for line in pip if not line.startswith("-e")]
+
+
+def test_conda_yaml_pins_what_the_lock_pins():
+    lock = locked("requirements.lock")
+    pins = conda_pins()
+    assert {pin.name for pin in pins} == {"torch", "torchvision", "mlflow", "optuna", "sqlalchemy"}
+    for pin in pins:
+        assert {str(pin.specifier)} == {f"=={version}" for version in lock[pin.name]}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_locks_satisfy_pyproject_and_each_other(name):
+    lock = locked(name)
+    wanted = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
+    if "dev" in name:
+        wanted += [Requirement(line) for line in PROJECT["project"]["optional-dependencies"]["dev"]]
+    for requirement in wanted:
+        found = lock[requirement.name.lower()]
+        assert all(requirement.specifier.contains(version) for version in found), requirement
+    shared = locked(LOCKS[0])
+    assert all(lock[package] == versions for package, versions in shared.items())
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_locks_hold_hashes_and_no_addresses(name):
+    text = (ROOT / name).read_text()
+    assert "://" not in text
+    assert text.count("--hash=sha256:") > len(locked(name))
+
+
+def test_every_dependency_has_its_reason_beside_it():
+    lines = (ROOT / "pyproject.toml").read_text().splitlines()
+    for line in lines:
+        if re.match(r'^    "[a-z][\w.-]*[<>=~\[]', line):
+            assert "  # " in line, line
+
+
+def test_mlproject_declares_knobs_no_recipe_sets_with_their_defaults():
+    parameters = MLPROJECT["entry_points"]["main"]["parameters"]
+    governed = {name for recipe in RECIPES.values() for name in recipe}
+    for name, declared in parameters.items():
+        assert declared["default"] == canonical(Config.model_fields[name].default), name
+        assert name not in governed, f"MLflow would hand {name} over as if it had been asked for"
+        assert f"--{name.replace('_', '-')} {{{name}}}" in MLPROJECT["entry_points"]["main"]["command"]
+    assert {"depth", "data", "recipe", "seed", "nproc"} <= set(parameters)
+
+
+def test_the_table_in_mlproject_is_the_recipes():
+    text = (ROOT / "MLproject").read_text()
+    rows = re.findall(r"^#   (\w+) +(\S+) +(\S+) +(\S+)$", text, re.MULTILINE)
+    assert len(rows) >= 9
+    configs = [resolve({"recipe": recipe}).params() for recipe in ("fast", "paper", "paper-code")]
+    for name, *values in rows:
+        assert name in KNOBS
+        assert values == [params[name] for params in configs], name
+
+
+def test_version_has_a_changelog_entry():
+    assert f"## {imagenette.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_no_readme_link_is_dead():
+    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
