@@ -18,6 +18,7 @@ import torch
 
 from imagenette.distributed import World
 from imagenette.errors import RunError
+from imagenette.files import sync_folder
 from imagenette.loop import Meters, TrainState
 from imagenette.records import Epoch, Predictions
 from imagenette.results import selected_epoch
@@ -95,7 +96,7 @@ class Checkpoints:
         if self._last.exists():
             self._last.replace(self._previous)
         fresh.replace(self._last)
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
@@ -179,12 +180,3 @@ def restore_random(states: list[torch.Tensor]) -> None:
     torch.set_rng_state(states[0])
     if len(states) > 1 and torch.cuda.is_available():
         torch.cuda.set_rng_state(states[1])
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renames last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from imagenette.config import Config
 from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, EXIT_UNSYNCED, InputError
+from imagenette.files import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +62,7 @@ class Result:
         return EXIT_PREEMPTED if self.status == "preempted" else EXIT_FAILED
 
     def write(self, output: Path) -> None:
-        beside = output / "result.json.writing"
-        beside.write_text(json.dumps(asdict(self), indent=2))
-        beside.replace(output / "result.json")
+        write_whole(output / "result.json", json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def read(cls, output: Path) -> Result | None:
@@ -87,11 +86,9 @@ def claim_output(job: Job) -> None:
     path = job.output / "config.json"
     if path.exists():
         return
-    beside = path.with_suffix(f".{os.getpid()}")
     try:
         job.output.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(job.config.model_dump(), indent=2) + "\n")
-        beside.replace(path)
+        write_whole(path, json.dumps(job.config.model_dump(), indent=2) + "\n")
     except OSError as error:
         raise InputError(f"output={job.output} cannot be written: {error.strerror}") from None
 

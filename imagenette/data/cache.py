@@ -24,6 +24,7 @@ from imagenette.data.dataset import Split
 from imagenette.data.decode import decode_into
 from imagenette.data.scan import Scan
 from imagenette.errors import RunError
+from imagenette.files import sync_folder
 
 FORMAT = 1
 """Part of every key: raise it when the stored pixels or files change."""
@@ -133,7 +134,7 @@ def _make(folder: Path, scan: Scan, side: int, *, progress: bool) -> None:
         except OSError:
             if not folder.is_dir():  # else another host, with no lock between us, was first: same content
                 raise
-        _sync(folder.parent)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -153,7 +154,7 @@ def _write_meta(folder: Path, scan: Scan, side: int) -> None:
         json.dump(meta, file)
         file.flush()
         os.fsync(file.fileno())
-    _sync(folder)
+    sync_folder(folder)
 
 
 def _open(folder: Path, digest: str) -> Stored | None:
@@ -196,11 +197,3 @@ def _locked(file: Path, log: Log) -> Iterator[bool]:
         except OSError:
             held = False
         yield held
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

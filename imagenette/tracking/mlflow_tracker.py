@@ -16,13 +16,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from imagenette.errors import InputError, RunError
+from imagenette.errors import InputError
 from imagenette.records import Epoch
 from imagenette.tracking import RunHeader
-from imagenette.tracking.client import check_alive, connect, first_line, resolve_uri
+from imagenette.tracking.client import check_alive, resolve_uri
 from imagenette.tracking.outbox import Card, Outbox, holds_run, read_card
 from imagenette.tracking.provenance import process_tags, source_tags
-from imagenette.tracking.runs import UID, ensure_run, hand_over
+from imagenette.tracking.runs import UID, hand_over, reach
 from imagenette.tracking.sender import Sender
 
 MLFLOW_STATUS = {"finished": "FINISHED", "preempted": "KILLED", "pruned": "KILLED"}
@@ -176,14 +176,7 @@ def _card(header: RunHeader, uid: str | None, outer_run_id: str | None) -> Card:
 
 
 def _sender(outbox: Outbox, uri: str, outer_run_id: str | None) -> Sender:
-    """Find or make the run; any failure of the server here is one line."""
-    try:
-        client = connect(uri)
-        card = ensure_run(client, outbox, uri)
-    except (InputError, RunError):
-        raise
-    except Exception as error:
-        raise RunError(f"tracking server {uri}: {first_line(error)}") from error
+    client, card = reach(outbox, uri)
     assert card.run_id is not None
     if outer_run_id and outer_run_id != card.run_id:
         hand_over(client, outer_run_id, card.run_id)

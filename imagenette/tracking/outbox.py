@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from imagenette.errors import InputError, RunError
+from imagenette.files import sync_folder, write_whole
 
 FOLDER = "outbox"
 
@@ -66,7 +67,7 @@ class Outbox:
         self.changed = threading.Condition()
         self._records = list(_whole_lines(self.folder / "records.jsonl"))
         self._file = (self.folder / "records.jsonl").open("ab")
-        _fsync_folder(self.folder)
+        sync_folder(self.folder)
         self._acked = min(_read_count(self.folder / "acked"), len(self._records))
         self.refused = len(read_refused(output))
         self._card = read_card(output) if holds_run(output) else None
@@ -183,17 +184,6 @@ def count_lacking(output: Path) -> int:
     return max(0, total - _read_count(output / FOLDER / "acked")) + len(read_refused(output))
 
 
-def write_whole(path: Path, text: str, *, fsync: bool = True) -> None:
-    """Write beside, then replace: whoever reads `path` reads a whole file."""
-    beside = path.with_name(path.name + ".new")
-    with beside.open("w") as file:
-        file.write(text)
-        if fsync:
-            file.flush()
-            os.fsync(file.fileno())
-    beside.replace(path)
-
-
 def _whole_lines(path: Path) -> Iterator[Record]:
     """Every whole record. A last line cut short by a power cut is dropped, and cut off the file."""
     raw = path.read_bytes() if path.exists() else b""
@@ -244,11 +234,3 @@ def _lock(path: Path, output: Path) -> Any:
     file.write(str(os.getpid()))
     file.flush()
     return file
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from imagenette.errors import RunError
-from imagenette.tracking.client import experiment_id, first_line
+from imagenette.errors import InputError, RunError
+from imagenette.tracking.client import connect, experiment_id, first_line
 from imagenette.tracking.outbox import Card, Outbox
 from imagenette.tracking.provenance import process_tags
 
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 UID = "imagenette.uid"
+
+
+def reach(outbox: Outbox, uri: str) -> tuple[MlflowClient, Card]:
+    """Connect, and find or make the run; any failure of the server here is one line."""
+    try:
+        client = connect(uri)
+        return client, ensure_run(client, outbox, uri)
+    except (InputError, RunError):
+        raise
+    except Exception as error:
+        raise RunError(f"tracking server {uri}: {first_line(error)}") from error
 
 
 def ensure_run(client: MlflowClient, outbox: Outbox, uri: str) -> Card:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError, RunError
-from imagenette.tracking.client import check_alive, connect, first_line, resolve_uri
+from imagenette.tracking.client import check_alive, first_line, resolve_uri
 from imagenette.tracking.deliver import RefusedError, deliver
 from imagenette.tracking.mlflow_tracker import flush_seconds
 from imagenette.tracking.outbox import Card, Outbox, holds_run, read_refused
-from imagenette.tracking.runs import ensure_run
+from imagenette.tracking.runs import reach
 from imagenette.tracking.sender import Sender
 
 if TYPE_CHECKING:
@@ -71,13 +71,7 @@ def sync_one(output: Path, tracking_uri: str | None) -> tuple[int, str]:
         if card.tracking_uri == uri and card.run_id and not outbox.lacking:
             return 0, f"nothing to send (run {card.run_id})"
         check_alive(uri)
-        try:
-            client = connect(uri)
-            card = ensure_run(client, outbox, uri)
-        except (InputError, RunError):
-            raise
-        except Exception as error:
-            raise RunError(f"tracking server {uri}: {first_line(error)}") from error
+        client, card = reach(outbox, uri)
         before = outbox.lacking
         outbox.set_refused(_still_refused(client, card, outbox))
         sender = Sender(client, outbox, card, heartbeat=False)
