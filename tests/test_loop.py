@@ -1,0 +1,119 @@
+"""The loop on a real network and the real digits, a few steps at a time."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from imagenette import train
+from imagenette.config import resolve
+from imagenette.data import open_dataset
+from imagenette.distributed import World
+from imagenette.loop import Diverged, Stopped, evaluate, fit, normalize
+
+CPU = World(0, 1, torch.device("cpu"))
+TINY = {"data": "digits", "limit": 96, "batch_size": 32, "epochs": 2, "precision": "float32", "lr": 0.01}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_dataset("digits")
+
+
+def make(digits, **knobs):
+    config = resolve(TINY | knobs)
+    return train.make_task(config, digits, CPU), train.make_state(config, len(digits.classes), CPU)
+
+
+def weights(state):
+    return [tensor.clone() for tensor in state.net.state_dict().values()]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_epoch_and_step(digits):
+    task, state = make(digits, lr=100, schedule="constant", optimizer="adamw", limit=320, momentum=0.99)
+    with torch.no_grad():
+        state.net.fc.weight.fill_(math.nan)
+    with pytest.raises(Diverged, match=r"^the loss is not finite at epoch 1, step 1: try a lower lr$"):
+        list(fit(state, task, CPU))
+
+
+@pytest.mark.parametrize("after", [1, 2, 4])
+def test_stopping_at_any_step_and_going_on_changes_nothing(digits, after):
+    task, state = make(digits)
+    whole = [epoch for epoch, _ in fit(state, task, CPU)]
+    task, again = make(digits)
+    asked = iter(range(100))
+    with pytest.raises(Stopped):
+        list(fit(again, task, CPU, stop=lambda: next(asked) == after))
+    list(fit(again, task, CPU))
+    assert all(torch.equal(a, b) for a, b in zip(weights(state), weights(again), strict=True))
+    plain = [(e.train_loss, e.train_accuracy, e.test_loss, e.lr) for e in whole]
+    assert [(e.train_loss, e.train_accuracy, e.test_loss, e.lr) for e in again.history] == plain
+
+
+def test_evaluation_is_the_plain_mean_over_every_image(digits):
+    task, state = make(digits, label_smoothing=0.2)
+    loss, said = evaluate(state.net, task.test, task, CPU, stop=lambda: False)
+    with torch.inference_mode():
+        logits = torch.cat([state.net.eval()(normalize(images)) for images, _ in task.test])
+    labels = torch.from_numpy(digits.test.labels)
+    assert loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
+    assert said.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+    assert len(said.label) == len(digits.test)
+
+
+def test_averaged_weights_are_what_is_judged(digits):
+    task, state = make(digits, ema=0.9, zero_init=False)
+    list(fit(state, task, CPU))
+    assert state.judged is not state.net
+    moved = [
+        not torch.equal(a, b) for a, b in zip(state.judged.parameters(), state.net.parameters(), strict=True)
+    ]
+    assert all(moved)
+
+
+def test_clipped_gradients_move_the_weights_less(digits):
+    distance = {}
+    for clip in (0.0, 1e-3):
+        task, state = make(digits, epochs=1, grad_clip=clip, weight_decay=0)
+        before = [p.detach().clone() for p in state.net.parameters()]
+        list(fit(state, task, CPU))
+        after = [p.detach() for p in state.net.parameters()]
+        distance[clip] = float(sum((a - b).square().sum() for a, b in zip(after, before, strict=True)))
+    assert 0 < distance[1e-3] < distance[0.0] / 100
+
+
+def test_skipped_evaluations_are_missing_and_the_last_epoch_never_is(digits):
+    task, state = make(digits, epochs=3, test_every=2)
+    history = [epoch for epoch, _ in fit(state, task, CPU)]
+    assert [epoch.test_accuracy is None for epoch in history] == [True, False, False]
+
+
+def test_without_a_holdout_there_are_no_holdout_metrics(digits):
+    task, state = make(digits, holdout=0, epochs=1)
+    ((epoch, _),) = fit(state, task, CPU)
+    assert not any(name.startswith("holdout/") for name in epoch.metrics())
+
+
+def test_bfloat16_stays_close_to_float32(digits):
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        task, state = make(digits, precision=precision, epochs=1)
+        losses += [epoch.train_loss for epoch, _ in fit(state, task, CPU)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_epoch_on_a_gpu_is_close_to_the_cpus(digits, precision):
+    losses = []
+    for device in ("cpu", "cuda"):
+        world = World(0, 1, torch.device(device))
+        config = resolve(TINY | {"precision": precision, "epochs": 1})
+        task = train.make_task(config, digits, world)
+        state = train.make_state(config, len(digits.classes), world)
+        losses += [epoch.train_loss for epoch, _ in fit(state, task, world)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
