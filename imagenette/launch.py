@@ -42,7 +42,8 @@ def train(job: Job) -> Result:
     if ended and ended.status == "finished":
         return ended
     dataset = prepare(job.config, processes, progress=not is_rank)
-    claim_output(job)
+    if os.environ.get("RANK", "0") == "0":
+        claim_output(job)
     if processes > 1 and not is_rank:
         return run_elastic(job, processes)
     from imagenette import train
