@@ -65,7 +65,7 @@ class Config(BaseModel):
     """Epochs between two evaluations; the last epoch is always evaluated."""
 
     # -- optimization ------------------------------------------------------------------------------
-    batch_size: Positive = 64
+    batch_size: Positive = 32
     """Images per optimizer step, summed over processes."""
     drop_last: bool = True
     """Leave out an epoch's last batch when it is not full."""
@@ -103,7 +103,8 @@ class Config(BaseModel):
 
     # -- augmentation ------------------------------------------------------------------------------
     crop_scale: Annotated[float, Field(gt=0, le=1)] = 0.35
-    """Smallest share of an image's area that a random crop may show; 1 = the whole image, no crop."""
+    """Smallest share of an image's area that a random crop may show; 1 = the whole image, no crop. The fast
+    recipe crops less in short runs, which have no time to overfit: 0.7 at 5 epochs, 0.35 from 14 on."""
     flip: bool = True
     """Mirror half of the training images (never digits, unless asked)."""
 
@@ -164,7 +165,8 @@ PAPER: dict[str, Any] = {
 """The reference report as written."""
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "fast": {},  # the defaults above
+    # The defaults above, and:
+    "fast": {"crop_scale": lambda config: max(0.35, round(0.9 - 0.04 * config.epochs, 2))},
     "paper": PAPER,
     "paper-code": PAPER | {"lr": 0.1 / 10},  # its LambdaLR multiplied the rate by the rates that were meant
 }

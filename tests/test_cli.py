@@ -43,7 +43,7 @@ def command(monkeypatch, capsys, tmp_path):
         (["--size", "1"], "size=1: size must be an integer >= 32"),
         (["--wieght-decay", "1"], "--wieght-decay"),
         (["--data", "no/such/folder"], "no/such/folder"),
-        (["--data", "digits", "--limit", "65", "--drop-last", "false"], "batch_size=64: a batch of 1 image"),
+        (["--data", "digits", "--limit", "33", "--drop-last", "false"], "batch_size=32: a batch of 1 image"),
         (["extra"], "extra"),
     ],
 )

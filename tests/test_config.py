@@ -16,9 +16,7 @@ def test_explicit_knobs_win_over_the_recipe_and_the_recipe_over_defaults():
     paper = resolve({"recipe": "paper"})
     assert (paper.epochs, paper.batch_size, paper.size, paper.lr) == (350, 32, 256, 0.1)
     assert resolve({"recipe": "paper", "epochs": "3"}).epochs == 3
-    assert resolve({"recipe": "paper", "batch_size": "64"}).batch_size == 64, (
-        "64 is the default, yet it was asked for"
-    )
+    assert resolve({"recipe": "paper", "size": "128"}).size == 128, "the default, yet it was asked for"
 
 
 def test_paper_code_is_paper_at_a_tenth_of_the_rate():
@@ -126,3 +124,10 @@ def test_digest_ignores_how_it_runs_and_nothing_else(values, device, nproc, work
     )
     assert config.model_copy(update={"seed": config.seed + 1}).digest() != config.digest()
     assert config.model_copy(update={"lr": config.lr / 2}).digest() != config.digest()
+
+
+def test_the_fast_recipe_crops_less_in_short_runs():
+    scales = [resolve({"epochs": epochs}).crop_scale for epochs in (1, 5, 10, 16, 350)]
+    assert scales == [0.86, 0.7, 0.5, 0.35, 0.35]
+    assert resolve({"epochs": 5, "crop_scale": 0.2}).crop_scale == 0.2
+    assert resolve({"epochs": 5, "recipe": "paper"}).crop_scale == 0.08
