@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from imagenette.config import Config
+from imagenette.config import OPERATIONAL, Config, resolve
 from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, EXIT_UNSYNCED, InputError
 from imagenette.files import write_whole
 
@@ -35,11 +35,23 @@ class Job:
 
     @property
     def name(self) -> str:
+        return self.run_name or f"{self.setting} seed={self.config.seed}"
+
+    @property
+    def setting(self) -> str:
+        """The config in words, without its seed: `resnet18 digits 32px epochs=6 lr=0.001`."""
         config = self.config
-        return (
-            self.run_name
-            or f"resnet{config.depth} {Path(config.data).stem} {config.size}px seed={config.seed}"
-        )
+        usual = resolve({"recipe": config.recipe, "data": config.data, "epochs": config.epochs}).params()
+        told = {"depth", "data", "size", "seed", "epochs", "recipe", *OPERATIONAL}
+        own = [f"{k}={v}" for k, v in config.params().items() if k not in told and v != usual[k]]
+        recipe = [] if config.recipe == "fast" else [config.recipe]
+        what = [
+            f"resnet{config.depth}",
+            Path(config.data).stem,
+            f"{config.size}px",
+            f"epochs={config.epochs}",
+        ]
+        return " ".join([*what, *recipe, *own])
 
 
 @dataclass(frozen=True, kw_only=True)

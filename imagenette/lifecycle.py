@@ -24,7 +24,7 @@ def introduce(job: Job, dataset: Dataset, *, parameters: int) -> Tracker:
     config = job.config
     tags = {
         "study": job.study,
-        "arm": job.arm or f"resnet{config.depth} {config.recipe}",
+        "arm": job.arm or job.setting,
         "seed": str(config.seed),
         "depth": str(config.depth),
         "role": job.role,
