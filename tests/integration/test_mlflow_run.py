@@ -38,7 +38,7 @@ def mlflow_run(server, **given):
     command += [part for name, text in given.items() for part in ("-P", f"{name}={text}")]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = os.environ | {"MLFLOW_TRACKING_URI": server, "PATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=170, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=350, check=False)
 
 
 @pytest.fixture(scope="module")
