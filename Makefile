@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # uv installs the lock in seconds and shares files between environments; it is itself installed by pip.
 UV := $(BIN)/uv
 
-.PHONY: demo test test-slow check install lock clean
+.PHONY: demo test check install lock clean
 
 install: $(VENV)/installed
 
@@ -22,10 +22,7 @@ demo: install  ## one tracked run on the handwritten digits, through MLflow
 	@echo "Compare runs with:  $(BIN)/mlflow ui"
 
 test: install  ## every test, at most 10 minutes on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
-
-test-slow: install  ## the proofs that take longer
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
