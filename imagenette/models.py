@@ -46,8 +46,3 @@ def norm_layer(bn_group: int, *, sync_bn: bool) -> type[nn.Module]:
 
 def parameter_count(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
-
-
-def last_stride(size: int) -> int:
-    """Side of the last feature map, px: a ResNet halves its input five times."""
-    return -(-size // 32)
