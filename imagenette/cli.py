@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,17 +52,22 @@ def _complain(message: str, code: int) -> int:
 
 
 class KnobCommand(click.Command):
-    """A command that takes every knob of config.py as an option, in the groups of that file."""
+    """A command that takes every knob of config.py as an option, in the groups of that file, but those that
+    mean something else `without`."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, without: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._without = without
         self._knobs: dict[str, list[click.Parameter]] | None = None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         from imagenette.config import GROUPS
 
         if self._knobs is None:  # made on first use: `imagenette --help` does without pydantic
-            self._knobs = {group: [_knob_option(name) for name in names] for group, names in GROUPS.items()}
+            self._knobs = {
+                group: [_knob_option(name) for name in names if name not in self._without]
+                for group, names in GROUPS.items()
+            }
         knobs = [option for options in self._knobs.values() for option in options]
         return [*self.params, *knobs, *self._help(ctx)]
 
@@ -96,6 +103,32 @@ def _knob_option(name: str) -> click.Option:
     return click.Option([f"--{name.replace('_', '-')}", name], help=help_text, metavar="VALUE")
 
 
+class Flag(click.Option):
+    """On when named, and able to say so: `--smoke`, `--smoke true`, as `mlflow run -P smoke=true` says it."""
+
+    WORDS = ("true", "false", "1", "0", "yes", "no")
+
+    @classmethod
+    def spell_out(cls, args: list[str], names: Sequence[str]) -> list[str]:
+        """The arguments with each of these flags as `--flag=value`."""
+        said: list[str] = []
+        for arg in args:
+            if said and said[-1] in names and arg.lower() in cls.WORDS:
+                said[-1] += f"={arg}"
+            else:
+                said.append(arg)
+        return [f"{arg}=true" if arg in names else arg for arg in said]
+
+
+class StudyCommand(KnobCommand):
+    """Knobs override the study's base. Flags may carry a value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        names = [name for option in self.params if isinstance(option, Flag) for name in option.opts]
+        names += [name.replace("-", "_") for name in names]
+        return super().parse_args(ctx, Flag.spell_out(args, [n.replace("__", "--", 1) for n in names]))
+
+
 @click.group(context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="imagenette")
 def verbs() -> None:
@@ -123,6 +156,7 @@ def verbs() -> None:
 @click.option("--study", default="none", help="Tag `study`. [default: none]")
 @click.option("--arm", help="Tag `arm`: what this run varies, in words.")
 @click.option("--parent", metavar="RUN_ID", help="MLflow run under which this one is shown.")
+@click.option("--trial", type=int, metavar="NUMBER", help="Tag `trial`: its number in the Optuna study.")
 def train(
     output: Path | None,
     resume: str | None,
@@ -131,6 +165,7 @@ def train(
     study: str,
     arm: str | None,
     parent: str | None,
+    trial: int | None,
     **knobs: str | None,
 ) -> int:
     """Train one ResNet and track it in MLflow.
@@ -165,6 +200,7 @@ def train(
         study=study,
         arm=arm,
         parent=parent,
+        trial=trial,
     )
     result = launch(job)
     if os.environ.get("RANK", "0") == "0":
@@ -186,6 +222,86 @@ def _say_end(job: Job, result: Result) -> None:
             err=True,
         )
     click.echo(f"{result.status}: run {result.run_id or '(not yet on a server)'} in {job.output}", err=True)
+
+
+_STORAGE = click.option(
+    "--storage",
+    metavar="URL",
+    help="Optuna's database: sqlite:///FILE or postgresql://... [default: OPTUNA_STORAGE, else "
+    "sqlite:///optuna.db]",
+)
+
+
+@verbs.command(
+    cls=StudyCommand, without=("seed", "workers"), short_help="Run or resume a study: a grid, or a search."
+)
+@click.argument("name")
+@click.option("--workers", type=click.IntRange(min=1), default=1, help="Trainings at once. [default: 1]")
+@click.option("--smoke", cls=Flag, type=bool, default=False, metavar="", help="The study's tiny form.")
+@click.option("--label", help="Appended to the study's name, so that two forms of it can stand side by side.")
+@_STORAGE
+@click.option(
+    "--retry-failed", cls=Flag, type=bool, default=False, metavar="", help="Also run failed cells again."
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    help="Folder for the study's folder. [default: runs]",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    help="Seconds without a sign of life after which a worker is given up for dead. [default: 60]",
+)
+def study(
+    name: str,
+    workers: int,
+    smoke: bool,
+    label: str | None,
+    storage: str | None,
+    retry_failed: bool,
+    output: Path,
+    grace: float,
+    **knobs: str | None,
+) -> int:
+    """Run the study NAME (of studies/, or a TOML file's path) with its workers, or go on where it stopped.
+
+    Each cell of the grid, with each seed, is one trial in Optuna and one run in MLflow under the study's
+    parent run. Machines may share a study: same command, same --storage (PostgreSQL), same MLflow. Knobs
+    given here override the study's base for every cell.
+
+    Exit codes: 0 every cell is done; 1 some failed; 2 wrong usage or input; 74 done, but the tracking server
+    still lacks something; 75 stopped on request: the same command goes on.
+    """
+    from imagenette.study.definition import load
+    from imagenette.study.driver import Plan, run_study
+    from imagenette.study.storage import resolve_storage
+
+    definition = load(name, overrides=_said(knobs), smoke=smoke, label=label)
+    plan = Plan(
+        storage=resolve_storage(storage),
+        workers=workers,
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
+        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or "imagenette",
+        runs=output,
+        retry_failed=retry_failed,
+        grace=grace,
+        again=shlex.join(["imagenette", *(a for a in sys.argv[1:] if not a.startswith("--retry"))]),
+    )
+    return run_study(definition, plan)
+
+
+@verbs.command(short_help="How far a study is: done, running where, failed why, time left.")
+@click.argument("name", required=False)
+@_STORAGE
+@click.option("--watch", is_flag=True, help="Refresh until the study has ended, or Ctrl-C.")
+def status(name: str | None, storage: str | None, watch: bool) -> None:
+    """Show the study NAME, or a line for each study in the storage."""
+    from imagenette.study.status import show_status
+
+    show_status(name, storage, watch=watch)
 
 
 @verbs.command(cls=KnobCommand, short_help="Training speed against the machine's own limit.")

@@ -29,9 +29,10 @@ class Job:
     study: str = "none"
     arm: str | None = None
     """What this run varies, in words: `batch_size=16`. Runs of one arm differ in their seed only."""
-    role: str = "run"
     parent: str | None = None
     """MLflow's run under which this one is shown."""
+    trial: int | None = None
+    """Optuna's number, where a study's worker started this run."""
 
     @property
     def name(self) -> str:
@@ -59,7 +60,7 @@ class Result:
     """How a run ended."""
 
     status: str
-    """finished, preempted, diverged or failed."""
+    """finished, pruned, preempted, diverged or failed."""
     run_id: str | None = None
     unsynced: int = 0
     """Records that the tracking server still lacks."""
@@ -69,7 +70,7 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        if self.status == "finished":
+        if self.status in ("finished", "pruned"):
             return EXIT_UNSYNCED if self.unsynced else EXIT_DONE
         return EXIT_PREEMPTED if self.status == "preempted" else EXIT_FAILED
 

@@ -7,7 +7,6 @@ each copy finds its rank in the environment; so does every copy that an outer to
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -19,12 +18,16 @@ from typing import TYPE_CHECKING
 
 from imagenette.config import Config
 from imagenette.job import Job, Result, check_batches, check_output, check_processes, claim_output
+from imagenette.processes import follow_parent
+from imagenette.pruning import pruner
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
     from imagenette.data import Dataset
 
+PARENT = "IMAGENETTE_PARENT"
+"""Process id of whoever started this training and must not be outlived by it."""
 GRACE = 120  # seconds that ranks get to save after SIGTERM before they are killed
 
 
@@ -35,11 +38,13 @@ def train(job: Job) -> Result:
     check_processes(job.config, processes)
     if is_rank:
         follow_parent(signal.SIGKILL)  # a launcher killed outright must leave no rank training
+    elif parent := os.environ.get(PARENT):
+        follow_parent(signal.SIGTERM, parent=int(parent))  # a study's worker killed outright: save and end
     elif "MLFLOW_RUN_ID" in os.environ:
         follow_parent(signal.SIGTERM)  # `mlflow run`, when stopped, leaves its child running
     check_output(job)
     ended = Result.read(job.output)
-    if ended and ended.status == "finished":
+    if ended and ended.status in ("finished", "pruned"):
         return ended
     dataset = prepare(job.config, processes, progress=not is_rank)
     if os.environ.get("RANK", "0") == "0":
@@ -49,19 +54,25 @@ def train(job: Job) -> Result:
     from imagenette import train
 
     with stop_requests() as stopping:
-        return train.run(job, dataset, stop=lambda: bool(stopping))
+        return train.run(job, dataset, stop=lambda: bool(stopping), prune=pruner())
 
 
 def prepare(config: Config, processes: int, *, progress: bool = True) -> Dataset:
     """The data set, decoded and checked against the config. Done before any rank exists, so that bad input
     ends in one line and not in one from each rank."""
     from imagenette.data import open_dataset
-    from imagenette.data.plan import split_positions
 
     dataset = open_dataset(config.data, side=stored_side(config), progress=progress)
+    check_fit(config, dataset, processes)
+    return dataset
+
+
+def check_fit(config: Config, dataset: Dataset, processes: int) -> None:
+    """InputError where the data set's size and the config's batches do not go together."""
+    from imagenette.data.plan import split_positions
+
     training, _ = split_positions(dataset.train.labels, holdout=config.holdout, limit=config.limit)
     check_batches(config, images=len(training), world_size=processes)
-    return dataset
 
 
 def process_count(config: Config) -> int:
@@ -148,12 +159,3 @@ def stop_requests() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def follow_parent(number: signal.Signals) -> None:
-    """Ask Linux to send this process a signal when its parent ends. `mlflow run` passes no SIGTERM on, and
-    torch elastic, killed outright, would leave its ranks training."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it ended before we asked
-        os.kill(os.getpid(), number)

@@ -27,7 +27,7 @@ def introduce(job: Job, dataset: Dataset, *, parameters: int) -> Tracker:
         "arm": job.arm or job.setting,
         "seed": str(config.seed),
         "depth": str(config.depth),
-        "role": job.role,
+        "role": "run" if job.trial is None else "trial",
         "data_digest": dataset.digest,
         "config_digest": config.digest(),
         "selection": "holdout" if config.holdout else "test",
@@ -35,6 +35,8 @@ def introduce(job: Job, dataset: Dataset, *, parameters: int) -> Tracker:
         "output": str(job.output.resolve()),
         "reproduce": reproduce(job),
     }
+    if job.trial is not None:
+        tags |= {"trial": str(job.trial)}
     header = RunHeader(
         experiment=job.experiment,
         run_name=job.name,
@@ -117,6 +119,12 @@ def preempt(job: Job, state: TrainState, tracker: Tracker) -> Result:
     at = f"stopped at epoch {state.epoch}, step {state.step}"
     message = f"{at}; the same command with output={job.output} goes on"
     return _end(job, tracker, "preempted", message=message)
+
+
+def prune(job: Job, state: TrainState, tracker: Tracker) -> Result:
+    """Not worth going on with: the study's pruner said so after a whole epoch."""
+    message = f"pruned after epoch {state.history[-1].index} of {job.config.epochs}"
+    return _end(job, tracker, "pruned", message=message)
 
 
 def fail(job: Job, tracker: Tracker, error: BaseException) -> None:

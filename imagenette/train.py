@@ -6,7 +6,7 @@ for each epoch: checkpoint first, then the tracker; then figures, tables, models
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from imagenette import lifecycle, models, optim
 from imagenette.checkpoint import Checkpoints
@@ -18,16 +18,21 @@ from imagenette.distributed import World, join
 from imagenette.job import Job, Result, loader_threads
 from imagenette.loop import Stopped, Task, TrainState, evaluate, fit, new_state
 from imagenette.progress import Progress
+from imagenette.records import Epoch
 from imagenette.system import SystemReader
 from imagenette.tracking import Tracker, null_tracker
 
 Stop = Callable[[], bool]
+Prune = Callable[[Sequence[Epoch]], bool]
 
 
-def run(job: Job, dataset: Dataset, *, stop: Stop = lambda: False) -> Result:
+def run(
+    job: Job, dataset: Dataset, *, stop: Stop = lambda: False, prune: Prune = lambda history: False
+) -> Result:
     """Train job.config on dataset, on every rank of the world that this process finds itself in.
 
     stop: asked at every step; once any rank's says yes, all save and end as `preempted`.
+    prune: asked on rank 0 after every epoch but the last; once it says yes, all end as `pruned`.
     Raises RunError where the run cannot go on; it is marked so.
     """
     with join(job.config.device) as world:
@@ -40,7 +45,7 @@ def run(job: Job, dataset: Dataset, *, stop: Stop = lambda: False) -> Result:
         opened = world.first_does(lambda: lifecycle.introduce(job, dataset, parameters=parameters))
         tracker = opened or null_tracker()
         try:
-            ended = train(job, dataset, task, state, store, tracker, world, stop=stop)
+            ended = train(job, dataset, task, state, store, tracker, world, stop=stop, prune=prune)
         except BaseException as error:
             if world.first:
                 lifecycle.fail(job, tracker, error)
@@ -60,6 +65,7 @@ def train(
     world: World,
     *,
     stop: Stop,
+    prune: Prune,
 ) -> Result | None:
     """From wherever the state stands to the run's end, or to a stop. The result is rank 0's."""
     system = SystemReader(world.device)
@@ -72,6 +78,9 @@ def train(
                 store.save_epoch(state, last, by_holdout=task.holdout is not None)
                 tracker.log(epoch)
                 progress.epoch(epoch)
+                asked = world.first and epoch.index < task.epochs
+                if any(world.any(asked and prune(state.history))):
+                    return world.first_does(lambda: lifecycle.prune(job, state, tracker))
         if last is None:  # resumed after the last epoch
             last = evaluate(state.judged, task.test, task, world, stop=stop)[1]
         return world.first_does(lambda: lifecycle.finish(job, dataset, task, state, store, last, tracker))

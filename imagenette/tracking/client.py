@@ -9,8 +9,10 @@ import ssl
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagenette.errors import InputError, RunError
 
@@ -39,8 +41,14 @@ def resolve_uri(uri: str | None) -> str:
     return uri
 
 
-def check_alive(uri: str, *, timeout: float = 4) -> None:
-    """Raise RunError if nothing answers at an http(s) address. Costs no import of MLflow."""
+_ADVICE = "start it, or train with offline=true and run `imagenette sync DIR` later"
+
+
+def check_alive(uri: str, *, timeout: float = 4, advice: str = _ADVICE) -> None:
+    """Raise RunError if nothing answers at an http(s) address. Costs no import of MLflow.
+
+    timeout: seconds. advice: what the message ends with.
+    """
     if not uri.startswith(("http://", "https://")):
         return
     try:
@@ -56,10 +64,7 @@ def check_alive(uri: str, *, timeout: float = 4) -> None:
         reason = getattr(cause, "strerror", None) or str(cause)
     else:
         return
-    raise RunError(
-        f"tracking server {uri} does not answer ({reason.lower()}): start it, "
-        "or train with offline=true and run `imagenette sync DIR` later"
-    )
+    raise RunError(f"tracking server {uri} does not answer ({reason.lower()}): {advice}")
 
 
 def connect(uri: str) -> MlflowClient:
@@ -94,6 +99,28 @@ def experiment_id(client: MlflowClient, name: str) -> str:
             f"`mlflow experiments restore -x {found.experiment_id}`, or name another"
         )
     return str(found.experiment_id)
+
+
+@contextmanager
+def one_line(uri: str) -> Iterator[None]:
+    """Any failure of the server inside becomes a RunError of one line."""
+    try:
+        yield
+    except (InputError, RunError):
+        raise
+    except Exception as error:
+        raise RunError(f"tracking server {uri}: {first_line(error)}") from error
+
+
+def pages(search: Any) -> Iterator[Any]:
+    """Every item of a paged search; `search` takes a page token."""
+    token = None
+    while True:
+        page = search(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def first_line(error: BaseException, *, limit: int = 300) -> str:

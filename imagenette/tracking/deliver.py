@@ -13,7 +13,7 @@ from imagenette.tracking.outbox import Card, Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, Run
 
 _TAG_LIMIT = 8000  # characters; MLflow refuses longer values
 _BATCH = 100  # params or tags in one call
@@ -51,16 +51,20 @@ def set_tags(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
         client.log_batch(run_id, tags=[RunTag(key, value[:_TAG_LIMIT]) for key, value in batch])
 
 
-def _open(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
-    """Params that are missing, tags, the data set: the first record of a run."""
+def log_missing_params(client: MlflowClient, run: Run, params: dict[str, str]) -> None:
+    """Params are immutable, and under `mlflow run` the raw text of -P is there before us."""
     from mlflow.entities import Param
 
+    missing = [(key, value) for key, value in params.items() if key not in run.data.params]
+    for batch in _batches(missing):
+        client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in batch])
+
+
+def _open(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
+    """Params that are missing, tags, the data set: the first record of a run."""
     assert card.run_id is not None
     run = client.get_run(card.run_id)
-    # Params are immutable, and under `mlflow run` the raw text of -P is there before us.
-    missing = [(key, value) for key, value in body["params"].items() if key not in run.data.params]
-    for batch in _batches(missing):
-        client.log_batch(card.run_id, params=[Param(key, value) for key, value in batch])
+    log_missing_params(client, run, body["params"])
     set_tags(client, card.run_id, body["tags"])
     if not (run.inputs and run.inputs.dataset_inputs):
         client.log_inputs(card.run_id, [_dataset_input(body["dataset"])])

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 
 from imagenette.errors import InputError, RunError
-from imagenette.tracking.client import connect, first_line, resolve_uri
+from imagenette.tracking.client import connect, first_line, pages, resolve_uri
 from imagenette.tracking.deliver import set_tags
 from imagenette.tracking.mlflow_tracker import MLFLOW_STATUS
 from imagenette.tracking.outbox import count_lacking
@@ -197,7 +197,7 @@ def _undelivered(folder: Path) -> Iterator[Finding]:
 
 
 def _pending_models(client: MlflowClient, ids: list[str], lost: set[str]) -> Iterator[Finding]:
-    for model in _pages(lambda token: client.search_logged_models(ids, page_token=token)) if ids else []:
+    for model in pages(lambda token: client.search_logged_models(ids, page_token=token)) if ids else []:
         if model.status != "PENDING":
             continue
         run = client.get_run(model.source_run_id) if model.source_run_id else None
@@ -208,7 +208,7 @@ def _pending_models(client: MlflowClient, ids: list[str], lost: set[str]) -> Ite
 
 def _experiment_ids(client: MlflowClient, name: str | None) -> list[str]:
     if name is None:
-        return [e.experiment_id for e in _pages(lambda token: client.search_experiments(page_token=token))]
+        return [e.experiment_id for e in pages(lambda token: client.search_experiments(page_token=token))]
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         raise InputError(f"experiment {name!r} is not on this tracking server")
@@ -217,14 +217,4 @@ def _experiment_ids(client: MlflowClient, name: str | None) -> list[str]:
 
 def _runs(client: MlflowClient, ids: list[str]) -> Iterator[Run]:
     if ids:
-        yield from _pages(lambda token: client.search_runs(ids, page_token=token))
-
-
-def _pages(search: Any) -> Iterator[Any]:
-    token = None
-    while True:
-        page = search(token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+        yield from pages(lambda token: client.search_runs(ids, page_token=token))

@@ -53,7 +53,7 @@ class MlflowTracker:
             body = {
                 "step": epoch.index,
                 "timestamp": epoch.timestamp,
-                "metrics": _finite(epoch.metrics()),
+                "metrics": finite(epoch.metrics()),
             }
             self._outbox.append("epoch", **body)
             self._epochs[epoch.index] = body
@@ -76,7 +76,7 @@ class MlflowTracker:
             step=step,
             timestamp=epoch["timestamp"],
             # Under an epoch's own names the epoch's own values: its step stays one point in the run.
-            metrics=_finite(metrics) | epoch["metrics"],
+            metrics=finite(metrics) | epoch["metrics"],
             params=opened["params"],
             tags={key: value for key, value in opened["tags"].items() if key in _MODEL_TAGS},
         )
@@ -86,7 +86,7 @@ class MlflowTracker:
         last_step, last_timestamp = self._last_result
         step, timestamp = max(step, last_step), max(_milliseconds(), last_timestamp + 1)
         self._last_result = step, timestamp
-        self._outbox.append("result", metrics=_finite(metrics), step=step, timestamp=timestamp)
+        self._outbox.append("result", metrics=finite(metrics), step=step, timestamp=timestamp)
 
     def close(self, status: str, description: str | None = None) -> int:
         if not self._open:
@@ -188,7 +188,10 @@ def _record_opening(outbox: Outbox, header: RunHeader) -> None:
     assert card is not None
     alive = {**process_tags(), "status": "running"}
     if outbox.records:
-        outbox.append("resume", tags=alive)
+        trial = {
+            name: text for name, text in header.tags.items() if name == "trial"
+        }  # each attempt has its own
+        outbox.append("resume", tags={**alive, **trial})
         return
     source = source_tags()
     if card.adopted:  # `mlflow run` knows better where the code came from
@@ -210,7 +213,7 @@ def _record_opening(outbox: Outbox, header: RunHeader) -> None:
     )
 
 
-def _finite(metrics: dict[str, float]) -> dict[str, Any]:
+def finite(metrics: dict[str, float]) -> dict[str, Any]:
     """MLflow stores inf as 1.8e308, which then wins every search for the best; NaN it keeps as NaN."""
     return {key: float(value) if math.isfinite(value) else math.nan for key, value in metrics.items()}
 

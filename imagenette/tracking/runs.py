@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from imagenette.errors import InputError, RunError
-from imagenette.tracking.client import connect, experiment_id, first_line
+from imagenette.errors import RunError
+from imagenette.tracking.client import connect, experiment_id, first_line, one_line
 from imagenette.tracking.outbox import Card, Outbox
 from imagenette.tracking.provenance import process_tags
 
@@ -19,13 +19,9 @@ UID = "imagenette.uid"
 
 def reach(outbox: Outbox, uri: str) -> tuple[MlflowClient, Card]:
     """Connect, and find or make the run; any failure of the server here is one line."""
-    try:
+    with one_line(uri):
         client = connect(uri)
         return client, ensure_run(client, outbox, uri)
-    except (InputError, RunError):
-        raise
-    except Exception as error:
-        raise RunError(f"tracking server {uri}: {first_line(error)}") from error
 
 
 def ensure_run(client: MlflowClient, outbox: Outbox, uri: str) -> Card:
@@ -36,32 +32,33 @@ def ensure_run(client: MlflowClient, outbox: Outbox, uri: str) -> Card:
     """
     card = outbox.card
     assert card is not None
-    run = _get(client, card.run_id) if card.run_id else None
+    run = get_run(client, card.run_id) if card.run_id else None
     if card.adopted and run is None and (card.tracking_uri is None or card.tracking_uri == uri):
         raise RunError(f"run {card.run_id} (MLFLOW_RUN_ID) is not on tracking server {uri}")
     if run is None:
         if card.run_id is not None:
             print(f"imagenette: run {card.run_id} is not on {uri}: made again there", file=sys.stderr)
             outbox.replay()
-        run = _find(client, card) or _create(client, card)
+        run = find_run(client, card) or create_run(client, card)
     if run.info.lifecycle_stage != "active":
         raise RunError(f"run {run.info.run_id} on {uri} is deleted: restore it, or use another output folder")
     return outbox.learn(run_id=run.info.run_id, experiment_id=run.info.experiment_id, tracking_uri=uri)
 
 
 def hand_over(client: MlflowClient, outer_run_id: str, run_id: str) -> None:
-    """Mark the run `mlflow run` made for a resume as the mere launcher of the run that went on."""
+    """Mark the run `mlflow run` made as the mere launcher of the run, already there, that goes on."""
     from mlflow.entities import RunTag
 
-    note = f"Launcher only: training went on in run {run_id}."
+    note = f"Launcher only: the work went on in run {run_id}."
     tags = {"status": "resumed", "resumed_run": run_id, "role": "launcher", "mlflow.note.content": note}
     try:
         client.log_batch(outer_run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-    except Exception as error:  # best effort: the training itself is not touched by it
+    except Exception as error:  # best effort: the work itself is not touched by it
         print(f"imagenette: could not mark launcher run {outer_run_id}: {first_line(error)}", file=sys.stderr)
 
 
-def _get(client: MlflowClient, run_id: str) -> Run | None:
+def get_run(client: MlflowClient, run_id: str) -> Run | None:
+    """None where the server knows no such run; a deleted one it knows."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -72,7 +69,7 @@ def _get(client: MlflowClient, run_id: str) -> Run | None:
         raise
 
 
-def _find(client: MlflowClient, card: Card) -> Run | None:
+def find_run(client: MlflowClient, card: Card) -> Run | None:
     """The oldest run with our uid; later ones, left by an answer lost on the way, are deleted."""
     experiment = client.get_experiment_by_name(card.experiment)
     if experiment is None:
@@ -84,7 +81,8 @@ def _find(client: MlflowClient, card: Card) -> Run | None:
     return runs[0] if runs else None
 
 
-def _create(client: MlflowClient, card: Card) -> Run:
+def create_run(client: MlflowClient, card: Card) -> Run:
+    """Make the card's run, in its experiment and under its parent."""
     # process_tags come with the run's first breath: a run orphaned a moment later can be mended.
     tags = {UID: card.uid, **card.tags, **process_tags(), "status": "running"}
     if card.parent_run_id:
@@ -93,4 +91,4 @@ def _create(client: MlflowClient, card: Card) -> Run:
         experiment_id(client, card.experiment), start_time=card.start_time, run_name=card.run_name, tags=tags
     )
     # MLflow repeats a POST whose answer was lost, so one call can make two runs.
-    return _find(client, card) or created
+    return find_run(client, card) or created

@@ -1,0 +1,30 @@
+"""Processes on this machine: does one still live, and how a child comes to its end with its parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+import psutil
+
+
+def lives(pid: int, started: float) -> bool:
+    """Whether that very process still runs. started: its creation time, unix seconds; process ids are used
+    again."""
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started) < 2 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def follow_parent(number: signal.Signals, *, parent: int | None = None) -> None:
+    """Ask Linux to send this process a signal when its parent ends; at once if that is no longer `parent`
+    (default: whoever it is now)."""
+    parent = parent or os.getppid()
+    ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it ended before we asked
+        os.kill(os.getpid(), number)

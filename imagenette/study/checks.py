@@ -1,0 +1,90 @@
+"""What must hold before a study's first training: the data fits every cell, and what the database holds under
+its name is the same study. Each refusal is one line, before anything is made or changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from imagenette.config import Config
+from imagenette.errors import InputError
+from imagenette.launch import check_fit, stored_side
+from imagenette.study.crew import Share
+from imagenette.study.definition import Definition
+from imagenette.study.queue import Row, StudyRecord
+
+
+def check_data(definition: Definition, shares: Sequence[Share]) -> dict[str, str]:
+    """Decode what the cells train on, once; `data` -> digest. InputError if a cell does not fit it."""
+    from imagenette.data import Dataset, open_dataset
+
+    configs = [cell.config for cell in definition.cells] or [definition.configure({})]
+    opened: dict[tuple[str, int], Dataset] = {}
+    for config in configs:
+        key = config.data, stored_side(config)
+        if key not in opened:
+            opened[key] = open_dataset(config.data, side=key[1])
+        for processes in {processes_of(config, share) for share in shares}:
+            check_fit(config, opened[key], processes)
+    return {data: dataset.digest for (data, _), dataset in opened.items()}
+
+
+def processes_of(config: Config, share: Share) -> int:
+    """Training processes of one cell in a worker's share of the machine."""
+    if config.nproc != "auto":
+        return config.nproc
+    return 1 if config.device == "cpu" else share.processes
+
+
+def check_same(definition: Definition, rows: Sequence[Row]) -> None:
+    """InputError where the database holds this study with other cells. New cells may be added."""
+    cells = {row.cell: row for row in planned(definition)}
+    for row in rows:
+        now = cells.get(row.cell)
+        other = f"study {definition.name} is already in this storage"
+        help_ = "choose another name with --label, or another storage"
+        if now is None:
+            raise InputError(f"{other} with a cell that is not asked for any more: {row.cell}: {help_}")
+        if now.config is not None and row.config is not None:
+            theirs, ours = (Config.model_validate(config) for config in (row.config, now.config))
+            if theirs.digest() != ours.digest():
+                knobs = theirs.params(), ours.params()
+                name = next(k for k in knobs[0] if knobs[0][k] != knobs[1][k])
+                raise InputError(f"{other} with {name}={knobs[0][name]} (not {knobs[1][name]}): {help_}")
+
+
+def check_facts(definition: Definition, record: StudyRecord) -> None:
+    for name in ("objective", "search", "base"):
+        ours, theirs = facts(definition)[name], record.facts.get(name)
+        if name == "search" and ours and theirs:  # more trials may be asked for
+            ours, theirs = ({**told, "trials": None} for told in (ours, theirs))
+        if ours != theirs and (name != "base" or definition.search):
+            raise InputError(
+                f"study {definition.name} is already in this storage with {name}={theirs} (not {ours}): "
+                "choose another name with --label, or another storage"
+            )
+
+
+def facts(definition: Definition) -> dict[str, Any]:
+    """What the view and the other drivers need of a definition."""
+    return {
+        "title": definition.title,
+        "objective": definition.objective,
+        "arms": list(definition.arms),
+        "seeds": list(definition.seeds),
+        "base": definition.base,
+        "search": definition.search.model_dump(mode="json") if definition.search else None,
+        "baseline": definition.baseline,
+        "references": definition.references,
+    }
+
+
+def planned(definition: Definition) -> list[Row]:
+    """A row for each cell; a search's are filled in when the sampler is asked."""
+    if definition.search:
+        names = [f"trial {number}" for number in range(1, definition.search.trials + 1)]
+        return [Row(cell=name, arm=name, position=i, values={}) for i, name in enumerate(names)]
+    return [
+        Row(cell=cell.name, arm=cell.arm, position=i, values=cell.values, config=cell.config.model_dump())
+        for i, cell in enumerate(definition.cells)
+    ]

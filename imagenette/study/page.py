@@ -1,0 +1,88 @@
+"""The study as its parent run in MLflow shows it: description, table, figure, importances; kept current."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from imagenette.files import write_whole
+from imagenette.study import table
+from imagenette.study.definition import Definition
+from imagenette.study.figure import write_figure
+from imagenette.study.queue import Row
+from imagenette.study.trials import IMPORTANCE, importances
+from imagenette.tracking.parent import StudyRun
+
+REFRESH = 10.0  # seconds between two versions of the table
+HEARTBEAT = 60.0  # seconds between two signs of life
+
+
+def describe(definition: Definition, rows: Sequence[Row], shares: Mapping[str, float]) -> str:
+    """The parent run's description, in Markdown."""
+    return table.markdown(
+        definition.title,
+        objective=definition.objective,
+        reads_test=definition.reads_test,
+        arms=definition.arms,
+        seeds=definition.seeds,
+        references=definition.references,
+        rows=rows,
+        importances=shares,
+        evaluator=IMPORTANCE,
+    )
+
+
+class Page:
+    """The study as its parent run shows it: the table, the figure and the importances so far."""
+
+    def __init__(self, definition: Definition, parent: StudyRun, folder: Path) -> None:
+        self._definition, self._parent, self._folder = definition, parent, folder
+        self._shown: list[tuple[str, int]] = []
+        self._next_table = self._next_beat = 0.0
+
+    def refresh(self, rows: Sequence[Row], *, now: bool = False) -> bool:
+        """Bring the parent run up to date where it is time to; whether the server has it."""
+        clock = time.monotonic()
+        state = [(row.state, row.attempt) for row in rows]
+        fresh = state != self._shown and clock >= self._next_table
+        if not (now or fresh or clock >= self._next_beat):
+            return True
+        description, files = self._write(rows)
+        done = sum(row.state == "done" for row in rows)
+        known = self._parent.refresh(
+            files=files, description=description, metrics=self._metrics(rows), step=done
+        )
+        self._shown = state if known else []
+        # Drawing a study of thousands takes seconds: spend a twentieth of the time on it.
+        self._next_table = time.monotonic() + max(REFRESH, 20 * (time.monotonic() - clock))
+        self._next_beat = time.monotonic() + HEARTBEAT
+        return known
+
+    def end(self, rows: Sequence[Row], status: str, reason: str) -> bool:
+        """The last version; then the parent run is closed."""
+        known = self.refresh(rows, now=True)
+        description, _ = self._write(rows)
+        return self._parent.end(status, reason=reason, description=description) and known
+
+    def _write(self, rows: Sequence[Row]) -> tuple[str, list[Path]]:
+        definition = self._definition
+        description = describe(definition, rows, importances(rows))
+        files = [self._folder / name for name in ("table.md", "cells.csv", "figure.png")]
+        write_whole(files[0], description)
+        write_whole(files[1], table.csv_text(rows, objective=definition.objective))
+        write_figure(
+            files[2],
+            title=definition.title,
+            objective=definition.objective,
+            arms=definition.arms,
+            references=definition.references,
+            rows=rows,
+        )
+        return description, files
+
+    def _metrics(self, rows: Sequence[Row]) -> dict[str, float]:
+        values = [row.value for row in rows if row.state == "done" and row.value is not None]
+        best = {"objective/best": max(values)} if values else {}
+        states = ("done", "failed", "pruned")
+        return {f"cells/{state}": float(sum(row.state == state for row in rows)) for state in states} | best

@@ -1,0 +1,236 @@
+"""What a terminal sees of a study: how far it is, what runs, what failed, what is left. Knows rows and words;
+no database, no MLflow."""
+
+from __future__ import annotations
+
+import heapq
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from imagenette.study.table import Spread, cell_name, how_far, one_line
+
+if TYPE_CHECKING:
+    from imagenette.study.queue import Row
+
+Line = list[str | Text]
+"""Cells of one line of a table, the state first."""
+STYLES = {"done": "green", "running": "cyan", "failed": "bold red", "pruned": "yellow", "waiting": "dim"}
+
+
+def status_table(
+    name: str, rows: Sequence[Row], *, now: float, workers_alive: int | None = None, lines: int = 30
+) -> Group:
+    """Counts and time left, then the running cells, the failed ones with their reasons, the arms with the
+    mean of their objective; at most `lines` (from 12 on) lines however long the study is.
+
+    now: unix seconds. workers_alive: on this machine; None where nobody counted them.
+    """
+    running = [_running(row, now) for row in rows if row.state == "running"]
+    failed: list[Line] = [
+        ["failed", cell_name(row), one_line(row.reason)] for row in rows if row.state == "failed"
+    ]
+    parts: list[RenderableType] = _header(name, rows, now=now, workers_alive=workers_alive)
+    room = lines - len(parts)
+    for state, cells, most in (("running", running, room // 2), ("failed", failed, room // 4)):
+        if cells:
+            shown, more = _cut(cells, most)
+            parts += [_grid(state, shown), *more]
+            room -= len(shown) + len(more)
+    arms = _arms(rows)
+    if len(arms) > room:
+        arms.sort(key=lambda arm: -arm[0])
+    shown, more = _cut([cells for _, cells in arms], room, "more arms, none of them better")
+    if shown:
+        parts += [_grid("done", shown), *more]
+    return Group(*parts)
+
+
+def _header(name: str, rows: Sequence[Row], *, now: float, workers_alive: int | None) -> list[RenderableType]:
+    left = time_left(rows, now=now)
+    unfinished = any(row.state in ("waiting", "running") for row in rows)
+    words = [f"about {duration(left)} left"] if left else []
+    if workers_alive is not None and (unfinished or workers_alive):
+        words.append(f"{workers_alive or 'no'} worker{'s' * (workers_alive > 1)} alive")
+    first = Text.assemble((name, "bold"), f": {how_far(rows)}", no_wrap=True, overflow="ellipsis")
+    return [first, *[Text(", ".join(words), style="red" if workers_alive == 0 else "dim")] * bool(words)]
+
+
+def _running(row: Row, now: float) -> Line:
+    elapsed = max(now - row.started, 0) if row.started is not None else 0
+    right = [
+        Text(f"{elapsed / 60:.1f} min", justify="right"),
+        Text(f"{100 * row.progress:.0f} %", justify="right"),
+    ]
+    again = f"attempt {row.attempt}" if row.attempt > 1 else ""
+    return ["running", cell_name(row), *right, ", ".join(filter(None, [again, row.host]))]
+
+
+def _arms(rows: Sequence[Row]) -> list[tuple[float, Line]]:
+    """(mean of the objective, cells of the line) of every arm with a finished cell, in the study's order."""
+    arms: dict[str, list[Row]] = {}
+    for row in rows:
+        arms.setdefault(row.arm, []).append(row)
+    found: list[tuple[float, Line]] = []
+    for arm, cells in arms.items():
+        done = [row for row in cells if row.state == "done"]
+        spread = Spread.of(row.value for row in done)
+        if spread.mean is not None:
+            name = cell_name(done[0]) if arm == done[0].cell else arm
+            mean = f"{100 * spread.mean:.2f}" + (f" ± {100 * spread.sd:.2f}" if spread.sd is not None else "")
+            found.append((spread.mean, ["done", name, f"{len(done)} of {len(cells)}", f"{mean} %"]))
+    return found
+
+
+def _cut(items: list[Line], most: int, rest: str = "more") -> tuple[list[Line], list[RenderableType]]:
+    """What fits into `most` lines, the last of them counting the rest."""
+    if len(items) <= most:
+        return items, []
+    return items[: most - 1], [Text(f"         … and {len(items) - most + 1} {rest}", style="dim")]
+
+
+def _grid(state: str, lines: list[Line]) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, min_width=len("running"))
+    for _ in lines[0][1:-1]:
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column()  # gives way first on a narrow screen
+    for cells in lines:
+        texts = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
+        texts[0].stylize(STYLES[state])
+        texts[-1].no_wrap, texts[-1].overflow = True, "ellipsis"
+        grid.add_row(*texts)
+    return grid
+
+
+def time_left(rows: Sequence[Row], *, now: float) -> float | None:
+    """Seconds until no cell waits or runs, if as many go on running at once as run now and each takes as long
+    as the median of the cells trained so far (before there is one: as the running ones seem to take). Zero
+    when nothing is left, None while nothing is known. Where trials are pruned it is rather too long.
+
+    now: unix seconds.
+    """
+    running = [row for row in rows if row.state == "running"]
+    waiting = sum(row.state == "waiting" for row in rows)
+    if not running and not waiting:
+        return 0.0
+    trained = [row.seconds for row in rows if row.state == "done" and row.reused is None and row.seconds]
+    guessed = [
+        max(now - row.started, 0) / row.progress
+        for row in running
+        if row.started is not None and row.progress > 0
+    ]
+    if not trained and not guessed:
+        return None
+    each = statistics.median(trained or guessed)
+    free = [each * (1 - min(row.progress, 1)) for row in running] or [0.0]  # when each worker is free again
+    heapq.heapify(free)
+    for _ in range(waiting):
+        heapq.heapreplace(free, free[0] + each)
+    return max(free)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.4 h`, `2.1 days`."""
+    for size, unit, digits in ((86400, "days", 1), (3600, "h", 1), (60, "min", 0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def plain_line(row: Row) -> str:
+    """A cell that ended, for a log: `done  batch_size=16 seed=1  91.20 %  (3.2 min)`."""
+    parts = [row.state, cell_name(row)]
+    if row.state == "failed":
+        parts.append(one_line(row.reason))
+    elif row.value is not None:
+        parts.append(f"{100 * row.value:.2f} %")
+    if row.reused is not None:
+        parts.append(f"(taken from run {row.reused})")
+    elif row.seconds is not None:
+        parts.append(f"({row.seconds / 60:.1f} min)")
+    return "  ".join(parts)
+
+
+def missing_line(name: str, rows: Sequence[Row], *, command: str | None = None) -> str:
+    """The last word on a study: how far it is, what is missing and why, and the command that goes on.
+
+    command: what started the study; None: `imagenette study NAME`.
+    """
+    rank = {"failed": 0, "running": 1, "waiting": 2}
+    missing = sorted((row for row in rows if row.state in rank), key=lambda r: (rank[r.state], r.position))
+    if not missing:
+        return f"{name}: {how_far(rows)}"
+    done = sum(row.state == "done" for row in rows)
+    pruned = sum(row.state == "pruned" for row in rows)
+    named = [
+        f"{cell_name(row)} ({f'failed: {one_line(row.reason, 100)}' if row.state == 'failed' else row.state})"
+        for row in missing[:3]
+    ]
+    more = f" and {len(missing) - 3} more" * (len(missing) > 3)
+    retry = " --retry-failed" * (missing[0].state == "failed")
+    return (
+        f"{name}: {done} of {len(rows)} cells done{f', {pruned} pruned' * (pruned > 0)}; "
+        f"missing: {', '.join(named)}{more}; go on with: {command or f'imagenette study {name}'}{retry}"
+    )
+
+
+class View(Protocol):
+    """Shows a study while it runs."""
+
+    def update(self, rows: Sequence[Row], *, workers_alive: int | None = None) -> None:
+        """The rows as they stand now. The first ones are where the study starts from: call it before the
+        workers start."""
+
+
+@contextmanager
+def watching(name: str, *, console: Console | None = None) -> Iterator[View]:
+    """On a terminal a table that refreshes in place; elsewhere one line for each cell that ends, once.
+
+    console: None is the standard error stream.
+    """
+    if console is None:  # FORCE_COLOR makes a log file look like a terminal: nothing may move in it
+        console = Console(stderr=True, force_interactive=None if sys.stderr.isatty() else False)
+    if not console.is_interactive:
+        yield _Log(console)
+        return
+    screen = _Screen(name, console)
+    with Live(get_renderable=screen.render, console=console, refresh_per_second=2):
+        yield screen
+
+
+class _Screen:
+    def __init__(self, name: str, console: Console) -> None:
+        self._name, self._console = name, console
+        self._rows: Sequence[Row] | None = None
+        self._workers: int | None = None
+
+    def update(self, rows: Sequence[Row], *, workers_alive: int | None = None) -> None:
+        self._rows, self._workers = rows, workers_alive
+
+    def render(self) -> RenderableType:
+        if self._rows is None:
+            return Text(self._name, style="bold")
+        lines = min(30, max(self._console.height - 1, 12))
+        return status_table(self._name, self._rows, now=time.time(), workers_alive=self._workers, lines=lines)
+
+
+class _Log:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told: dict[str, tuple[str, int]] | None = None  # cell -> state and attempt of its end
+
+    def update(self, rows: Sequence[Row], *, workers_alive: int | None = None) -> None:
+        told = self._told
+        self._told = {row.cell: (row.state, row.attempt) for row in rows if row.ended}
+        for row in rows:
+            if row.ended and told is not None and told.get(row.cell) != self._told[row.cell]:
+                self._console.print(plain_line(row), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,130 @@
+"""The database behind a study: its address checked, its tables made, and patience while it is away."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+import tenacity
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from imagenette.errors import InputError, RunError
+from imagenette.study.queue import METADATA, Queue
+
+DEFAULT = "sqlite:///optuna.db"
+PATIENCE = 600.0  # seconds that a worker waits for its database before it gives up
+AWAY = (DBAPIError, PoolTimeoutError, optuna.exceptions.StorageInternalError)
+"""What is raised while the database does not answer."""
+
+T = TypeVar("T")
+
+
+def resolve_storage(url: str | None) -> str:
+    """The database meant: the argument, else OPTUNA_STORAGE, else sqlite:///optuna.db. A relative SQLite path
+    is made absolute. InputError for anything but SQLite and PostgreSQL."""
+    said = url or os.environ.get("OPTUNA_STORAGE") or DEFAULT
+    try:
+        parsed = make_url(said)
+        backend = parsed.get_backend_name()
+    except ArgumentError:
+        backend = ""
+    if backend not in ("sqlite", "postgresql") or (backend == "sqlite" and not parsed.database):
+        raise InputError(
+            f"storage={said}: storage must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+        )
+    if backend == "sqlite":
+        return f"sqlite:///{Path(str(parsed.database)).resolve()}"
+    return said
+
+
+def hide_password(url: str) -> str:
+    return make_url(url).render_as_string(hide_password=True)
+
+
+def open_storage(url: str, *, create: bool = True) -> optuna.storages.RDBStorage:
+    """Connect, and make what tables are missing. RunError in one line if nothing answers."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for attempt in tenacity.Retrying(  # two processes making the same tables at once: one loses
+                stop=tenacity.stop_after_attempt(4), wait=tenacity.wait_random(0.1, 1), reraise=True
+            ):
+                with attempt:
+                    storage = optuna.storages.RDBStorage(
+                        url, engine_kwargs=_engine_options(url), skip_table_creation=not create
+                    )
+                    if create:
+                        METADATA.create_all(storage.engine)
+        return storage
+    except (*AWAY, RuntimeError) as error:
+        raise RunError(f"storage {hide_password(url)} does not answer: {_cause(error)}") from error
+
+
+def open_study(storage: optuna.storages.RDBStorage, name: str) -> int:
+    """Optuna's id of the study, made if need be; several processes may ask at once."""
+    study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+    return int(storage.get_study_id_from_name(study.study_name))
+
+
+def find_queue(storage: optuna.storages.RDBStorage, name: str) -> Queue:
+    """The queue of a study that exists. InputError if it does not."""
+    try:
+        return Queue(storage.engine, storage.get_study_id_from_name(name))
+    except KeyError:
+        names = ", ".join(sorted(study.study_name for study in storage.get_all_studies())) or "none"
+        raise InputError(f"study {name}: not in {hide_password(storage.url)}; there are: {names}") from None
+
+
+def patiently(action: Callable[[], T], *, away: Callable[[], None] = lambda: None) -> T:
+    """Do it, and again while the database does not answer. away: told before each wait. RunError when
+    PATIENCE is over. What is done must bear being done twice: an answer may be lost after a commit."""
+
+    def wait(state: tenacity.RetryCallState) -> None:
+        if state.attempt_number == 1:
+            error = state.outcome.exception() if state.outcome else None
+            print(f"imagenette: storage does not answer ({_cause(error)}): waiting", file=sys.stderr)
+        away()
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(AWAY),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=3),
+        stop=tenacity.stop_after_delay(PATIENCE),
+        before_sleep=wait,
+        reraise=True,
+    )
+    try:
+        return retrying(action)
+    except AWAY as error:
+        raise RunError(f"storage did not answer for {PATIENCE:g} s: {_cause(error)}") from error
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    if make_url(url).get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": 60}}  # seconds to wait for another writer
+    return {
+        "pool_pre_ping": True,  # a restarted database costs a reconnect, not an error
+        "connect_args": {
+            "connect_timeout": 5,
+            "tcp_user_timeout": 15_000,  # ms: a host that vanished is noticed
+            # A worker frozen inside a transaction must not keep its locks for ever.
+            "options": "-c idle_in_transaction_session_timeout=20000 -c lock_timeout=20000",
+        },
+    }
+
+
+def _cause(error: BaseException | None) -> str:
+    """The innermost reason, as one short line."""
+    while error is not None and (error.__cause__ or error.__context__):
+        error = error.__cause__ or error.__context__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

@@ -1,0 +1,181 @@
+"""A study's trials as Optuna keeps them: opened, closed, brought in line with the rows. The rows decide; what
+is done here may be done twice, or by anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from imagenette.config import Config
+from imagenette.study.queue import Row
+from imagenette.study.search import Choices, Range, Search
+
+STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+IMPORTANCE = "fANOVA (Hutter et al. 2014)"
+
+
+@dataclass(frozen=True)
+class OpenTrial:
+    """A trial that Optuna has as RUNNING."""
+
+    trial_id: int
+    number: int
+    values: dict[str, Any]
+
+
+class Trials:
+    """One study in Optuna's storage. search: for a study that asks a sampler."""
+
+    def __init__(
+        self, storage: optuna.storages.RDBStorage, study_id: int, *, search: Search | None = None
+    ) -> None:
+        self._storage, self._id, self._search = storage, study_id, search
+        self._study: optuna.Study | None = None
+
+    def open(self, row: Row, *, seed: int) -> OpenTrial:
+        """A RUNNING trial for a claimed row: with the row's values, or with what the sampler answers."""
+        attrs = {"cell": row.cell, "attempt": row.attempt, "host": row.host or ""}
+        if row.values:
+            trial = self._frozen(row, state=TrialState.RUNNING, user_attrs=attrs)
+            trial_id = self._storage.create_new_trial(self._id, trial)
+            return OpenTrial(trial_id, self._storage.get_trial(trial_id).number, row.values)
+        assert self._search is not None
+        # A sampler of its own for each trial: workers that share a seed would all try the same values.
+        self.study.sampler = _sampler(self._search, seed=1000 * self._search.seed + row.position)
+        asked = self.study.ask({name: _range(kind) for name, kind in self._search.space.items()})
+        for name, value in attrs.items():
+            asked.set_user_attr(name, value)
+        return OpenTrial(asked._trial_id, asked.number, {**asked.params, "seed": seed})
+
+    def report(self, trial_id: int, accuracies: Mapping[int, float]) -> bool:
+        """Tell the accuracy of each epoch, and whether the pruner would stop here."""
+        known = self._storage.get_trial(trial_id).intermediate_values
+        for epoch, accuracy in accuracies.items():
+            if epoch not in known:
+                self._storage.set_trial_intermediate_value(trial_id, epoch, accuracy)
+        frozen = self._storage.get_trial(trial_id)
+        return self.study.pruner.prune(self.study, frozen)
+
+    def close(self, trial_id: int, state: str, value: float | None, **attrs: Any) -> None:
+        """End a trial: done, pruned or failed. One that has ended already stays as it is."""
+        try:
+            for name, attr in attrs.items():
+                if attr is not None:
+                    self._storage.set_trial_user_attr(trial_id, name, attr)
+            values = [value] if value is not None else None
+            self._storage.set_trial_state_values(trial_id, STATES[state], values)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            pass
+
+    def reconcile(self, rows: Iterable[Row]) -> None:
+        """Close what dead workers left open: rows that ended while Optuna was not told, trials of attempts
+        that were given up, trials that no row knows."""
+        rows = list(rows)
+        ended = {row.trial_id: row for row in rows if row.ended and row.trial_id is not None}
+        attempts = {row.cell: row for row in rows}
+        open_trials = self._storage.get_all_trials(self._id, deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in open_trials:
+            row = ended.get(trial._trial_id)
+            if row:
+                self.close(
+                    trial._trial_id,
+                    row.state,
+                    row.value,
+                    reason=row.reason,
+                    run_id=row.run_id,
+                    output=row.output,
+                )
+                continue
+            now = attempts.get(trial.user_attrs.get("cell", ""))
+            attempt = trial.user_attrs.get("attempt", 0)
+            over = now is not None and (now.state == "waiting" or now.ended or now.attempt > attempt)
+            unknown = now is None and all(row.ended for row in rows)
+            if over or unknown:
+                reason = (now.reason if now and now.state != "done" else None) or "its worker was lost"
+                self.close(trial._trial_id, "failed", None, reason=reason)
+
+    @property
+    def study(self) -> optuna.Study:
+        """With the search's pruner; `open` gives it a sampler."""
+        if self._study is None:
+            self._study = optuna.load_study(
+                study_name=self._storage.get_study_name_from_id(self._id),
+                storage=self._storage,
+                pruner=_pruner(self._search.pruner if self._search else "none"),
+            )
+        return self._study
+
+    def _frozen(self, row: Row, **more: Any) -> FrozenTrial:
+        """The row's values as a trial, in the space that Optuna's dashboard shows."""
+        space = self._search.space if self._search else None
+        values = {name: value for name, value in row.values.items() if space is None or name in space}
+        kinds = {n: _range(space[n]) if space else _kind(n, value) for n, value in values.items()}
+        return optuna.create_trial(params=values, distributions=kinds, **more)
+
+
+def importances(rows: Sequence[Row]) -> dict[str, float]:
+    """Share of the objective's variance that each varied knob explains (the seed is one of them), by fANOVA
+    on the finished cells, largest first; empty while fewer than two knobs vary or too few cells are done."""
+    done = [row for row in rows if row.state == "done" and row.value is not None]
+    names = done[0].values if done else {}
+    choices = {name: {row.values[name]: None for row in done} for name in names}
+    varied = {name: list(values) for name, values in choices.items() if len(values) > 1}
+    if len(done) < 4 or len(varied) < 2 or len({row.value for row in done}) == 1:
+        return {}
+    kinds = {name: _span(values) for name, values in varied.items()}
+    study = optuna.create_study(direction="maximize")
+    for row in done:
+        params = {name: row.values[name] for name in varied}
+        study.add_trial(optuna.create_trial(value=row.value, params=params, distributions=kinds))
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+
+
+def _sampler(search: Search, *, seed: int) -> optuna.samplers.BaseSampler:
+    if search.sampler == "random":
+        return optuna.samplers.RandomSampler(seed)
+    # constant_liar: other workers' running trials count as bad, so that no two try the same spot.
+    return optuna.samplers.TPESampler(constant_liar=True, seed=seed)
+
+
+def _pruner(name: str) -> optuna.pruners.BasePruner:
+    if name == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
+    if name == "halving":
+        return optuna.pruners.SuccessiveHalvingPruner()
+    return optuna.pruners.NopPruner()
+
+
+def _range(dimension: Range | Choices) -> BaseDistribution:
+    if isinstance(dimension, Choices):
+        return CategoricalDistribution(dimension.choices)
+    if dimension.integer:
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def _kind(name: str, value: Any) -> BaseDistribution:
+    """For a grid: wide enough that later cells of the same knob fit too."""
+    if isinstance(value, bool):
+        return CategoricalDistribution((False, True))
+    if isinstance(value, str):
+        return CategoricalDistribution(get_args(Config.model_fields[name].annotation) or (value,))
+    return IntDistribution(0, 2**31 - 1) if isinstance(value, int) else FloatDistribution(0.0, 100.0)
+
+
+def _span(values: Sequence[Any]) -> BaseDistribution:
+    """Few values are categories; many are a search's, each drawn once from a range."""
+    if len(values) <= 20 or isinstance(values[0], str):
+        return CategoricalDistribution(values)
+    kind = IntDistribution if isinstance(values[0], int) else FloatDistribution
+    return kind(min(values), max(values))

@@ -1,0 +1,265 @@
+"""A study on the tracking server: its parent run, stand-ins for reused runs, trials that could not speak.
+
+For the driver processes of a study, one a machine, several at once. Explicit run ids only. Knows nothing
+of Optuna or of cells: names and numbers come in as they are to be shown.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from imagenette.errors import InputError, RunError
+from imagenette.tracking.claim import parent_of
+from imagenette.tracking.client import check_alive, connect, first_line, one_line, resolve_uri
+from imagenette.tracking.deliver import as_metrics, log_missing_params, set_tags
+from imagenette.tracking.lookup import end_lost
+from imagenette.tracking.mlflow_tracker import MLFLOW_STATUS, finite
+from imagenette.tracking.outbox import Card, Outbox, count_lacking, holds_run, read_card, read_refused
+from imagenette.tracking.provenance import process_tags, source_tags
+from imagenette.tracking.reuse import Reusable, find_reusable
+from imagenette.tracking.runs import UID, create_run, find_run, get_run
+from imagenette.tracking.sync import sync_one
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+__all__ = ["Reusable", "StudyRun"]
+
+_FOLDER = "study"
+_NOTE = "mlflow.note.content"
+_WAITS = "the study goes on, its parent run waits"
+_PROBE_SECONDS = 2.0
+_Done = TypeVar("_Done")
+
+
+class StudyRun:
+    """The parent run of a study on the tracking server. For one thread."""
+
+    def __init__(self, client: MlflowClient, uri: str, run: Run, *, study: str, uid: str) -> None:
+        self._client, self._uri = client, uri
+        self.run_id: str = run.info.run_id
+        self.study, self.uid = study, uid
+        self.experiment_id: str = run.info.experiment_id
+        self.experiment: str = client.get_experiment(self.experiment_id).name
+        """Where the parent is, and its children must be: that of `mlflow run` where it was adopted."""
+        self._measured: dict[str, tuple[int, float]] = {}
+        self._dead = False
+        self._said: set[str] = set()
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        tracking_uri: str | None,
+        experiment: str,
+        name: str,
+        uid: str,
+        params: dict[str, str],
+        tags: dict[str, str],
+        description: str,
+        known_run_id: str | None,
+        files: list[Path],
+    ) -> Self:
+        """Find the run that `uid` names, else make it, and set it running.
+
+        known_run_id is tried first. The run `mlflow run` made (MLFLOW_RUN_ID, which is removed from the
+        environment) becomes the parent where there is none yet, else is marked as its launcher.
+        Raises RunError, in one line and within 10 s, if the server is dead; InputError if the experiment
+        is deleted.
+        """
+        outer_run_id = os.environ.pop("MLFLOW_RUN_ID", None)  # so that no fluent call adopts it
+        uri = resolve_uri(tracking_uri)
+        with _needed(uri):
+            client = connect(uri)
+            run = parent_of(
+                client, experiment, name=name, uid=uid, known_run_id=known_run_id, outer_run_id=outer_run_id
+            )
+            parent = cls(client, uri, run, study=name, uid=uid)
+            log_missing_params(client, run, params)
+            source = {key: value for key, value in source_tags().items() if key not in run.data.tags}
+            set_tags(client, run.info.run_id, {**source, **tags, UID: uid})
+            parent._show(files=files, description=description, metrics={}, step=0)
+        return parent
+
+    def refresh(self, *, files: list[Path], description: str, metrics: dict[str, float], step: int) -> bool:
+        """Replace artifacts and description, log metrics that changed, show that this driver lives.
+
+        Whether the server has it. A dead server costs a few seconds, and one line on stderr until it is
+        back. A run that another driver ended is set running again: this driver still is.
+        """
+        return bool(
+            self._attempt(
+                lambda: self._show(files=files, description=description, metrics=metrics, step=step)
+            )
+        )
+
+    def end(self, status: str, *, reason: str = "", description: str) -> bool:
+        """End the run with a status word; `finished` only if every cell is. Whether the server has it."""
+        note = {_NOTE: description} if description else {}
+        why = {"reason": reason} if reason else {}
+
+        def end() -> bool:
+            if not reason:
+                self._forget_reason()
+            set_tags(self._client, self.run_id, {"status": status, **why, **note})
+            self._client.set_terminated(self.run_id, status=MLFLOW_STATUS.get(status, "FAILED"))
+            return True
+
+        return bool(self._attempt(end))
+
+    def reusable(self, digests: Iterable[str], *, data_digest: str) -> dict[str, Reusable]:
+        """The oldest finished run of this experiment for each config digest that has one on this data.
+
+        Runs with an accuracy that is not finite do not count, nor runs that were themselves reused.
+        Raises RunError if the server does not answer.
+        """
+        with _needed(self._uri):
+            return find_reusable(self._client, self.experiment_id, digests, data_digest=data_digest)
+
+    def add_reused(self, *, name: str, arm: str, source: Reusable, trial: int) -> str:
+        """A finished child that stands for a run trained elsewhere: its id. Again is a no-op.
+
+        Raises RunError if the server does not answer; called again, it goes on where it stopped.
+        """
+        link = source.tags.get("mlflow.runName", source.run_id)
+        link = f"[{link}](#/experiments/{self.experiment_id}/runs/{source.run_id})"
+        tags = source.shared_tags | {"arm": arm, "trial": str(trial), "reused_run": source.run_id}
+        tags[_NOTE] = f"Not trained again: {link} is a finished run of the same config on the same data."
+        with _needed(self._uri):
+            run = self._child(uid=f"{self.uid}:{name}:reused", name=name, tags={**tags, "role": "reused"})
+            if run.info.status != "FINISHED":
+                # The time is the run's own, so that a repeat is stored once.
+                body = {"timestamp": run.info.start_time, "step": source.epochs}
+                log_missing_params(self._client, run, source.params)
+                self._log_metrics(run.info.run_id, source.shown_metrics, **body)
+                set_tags(self._client, run.info.run_id, {"status": "finished"})
+                self._client.set_terminated(run.info.run_id)
+            return str(run.info.run_id)
+
+    def record_failure(
+        self,
+        *,
+        name: str,
+        arm: str,
+        seed: str,
+        trial: int | None,
+        reason: str,
+        output: Path | None,
+        run_id: str | None,
+        uid: str,
+    ) -> str | None:
+        """Say that a training failed which could not say so itself; the id of its run.
+
+        Into the outbox of `output` if there is one here, else into the run `run_id`, else into a child
+        made for it, which `uid` names. A run that has ended with its own words keeps them.
+        None while the server, or a process that still holds the outbox, is in the way: try again later.
+        """
+        if output is not None and holds_run(output):
+            return self._attempt(lambda: self._send(output)) if self._recorded(output, reason) else None
+
+        def fail() -> str:
+            run = get_run(self._client, run_id) if run_id else None
+            if run is None or run.info.lifecycle_stage != "active":
+                number = {} if trial is None else {"trial": str(trial)}
+                tags = {**source_tags(), "role": "trial", "arm": arm, "seed": seed, **number}
+                run = self._child(uid=uid, name=name, tags=tags)
+            if not _has_its_say(run):
+                set_tags(self._client, run.info.run_id, {"status": "failed", "reason": reason})
+                self._client.set_terminated(run.info.run_id, status="FAILED")
+            return str(run.info.run_id)
+
+        return self._attempt(fail)
+
+    def _recorded(self, output: Path, reason: str) -> bool:
+        """Make the outbox end with an end, server or not; False while it cannot be written."""
+        try:
+            with Outbox(output) as outbox:
+                last = outbox.records[-1] if outbox.records else None
+            if last is None or last.kind != "end" or last.body["tags"]["status"] == "preempted":
+                end_lost(output, reason, offline=True)
+        except (InputError, RunError) as error:  # a process still holds it; the disk is full
+            if str(error) not in self._said:
+                print(f"imagenette: {error}", file=sys.stderr)
+            self._said.add(str(error))
+            return False
+        return True
+
+    def _send(self, output: Path) -> str | None:
+        sync_one(output, read_card(output).tracking_uri or self._uri)
+        pending = count_lacking(output) - len(read_refused(output))
+        return None if pending else read_card(output).run_id
+
+    def _show(self, *, files: list[Path], description: str, metrics: dict[str, float], step: int) -> bool:
+        """Set running under this process, and bring all that is shown up to date."""
+        self._client.update_run(self.run_id, status="RUNNING", name=self.study)
+        tags = {"study": self.study, "role": "study", "status": "running", _NOTE: description}
+        set_tags(self._client, self.run_id, {**tags, **process_tags()})
+        new = {k: v for k, v in finite(metrics).items() if self._measured.get(k) != (step, v)}
+        self._log_metrics(self.run_id, new, timestamp=time.time_ns() // 1_000_000, step=step)
+        self._measured |= {key: (step, value) for key, value in new.items()}
+        for file in files:
+            self._client.log_artifact(self.run_id, str(file), _FOLDER)
+        return True
+
+    def _log_metrics(self, run_id: str, metrics: dict[str, float], *, timestamp: int, step: int) -> None:
+        body = {"metrics": finite(metrics), "timestamp": timestamp, "step": step}
+        self._client.log_batch(run_id, metrics=as_metrics(body))
+
+    def _child(self, *, uid: str, name: str, tags: dict[str, str]) -> Run:
+        """The child that uid names, made if need be."""
+        card = Card(
+            uid=uid,
+            experiment=self.experiment,
+            run_name=name,
+            tags={"study": self.study, **tags},
+            start_time=time.time_ns() // 1_000_000,
+            parent_run_id=self.run_id,
+        )
+        return find_run(self._client, card) or create_run(self._client, card)
+
+    def _forget_reason(self) -> None:
+        """What an earlier end left, before the study went on."""
+        from mlflow.exceptions import MlflowException
+
+        with suppress(MlflowException):  # there is none
+            self._client.delete_tag(self.run_id, "reason")
+
+    def _attempt(self, work: Callable[[], _Done]) -> _Done | None:
+        """What work returns; None, said once until the server is back, where it fails."""
+        try:
+            check_alive(self._uri, timeout=_PROBE_SECONDS, advice=_WAITS)
+            done = work()
+        except Exception as error:  # whatever it is, the study goes on and comes again
+            if not self._dead:
+                ours = isinstance(error, InputError | RunError)
+                refusal = f"tracking server {self._uri} does not take records ({first_line(error)}): {_WAITS}"
+                print(f"imagenette: {error if ours else refusal}", file=sys.stderr)
+            self._dead = True
+            return None
+        if self._dead:
+            print(f"imagenette: tracking server {self._uri} is back", file=sys.stderr)
+        self._dead = False
+        return done
+
+
+@contextmanager
+def _needed(uri: str) -> Iterator[None]:
+    """Any failure of the server inside is a RunError of one line; that of a dead one comes at once."""
+    check_alive(uri, advice="start it, a study needs it")
+    with one_line(uri):
+        yield
+
+
+def _has_its_say(run: Run) -> bool:
+    """Whether a run has ended by its own word; `preempted` only means that it was to go on."""
+    word = run.data.tags.get("status")
+    if run.info.status == "RUNNING" or word in (None, "running", "preempted"):
+        return False
+    return word in ("finished", "pruned") or bool(run.data.tags.get("reason"))
