@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # uv installs the lock in seconds and shares files between environments; it is itself installed by pip.
 UV := $(BIN)/uv
 
-.PHONY: demo test check install lock clean
+.PHONY: demo study-demo test test-slow check install lock clean
 
 install: $(VENV)/installed
 
@@ -21,8 +21,16 @@ demo: install  ## one tracked run on the handwritten digits, through MLflow
 		-P data=digits -P epochs=6
 	@echo "Compare runs with:  $(BIN)/mlflow ui"
 
+study-demo: install  ## the weight-decay grid in its tiny form, two workers; then its table
+	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . --env-manager local --experiment-name imagenette \
+		-e study -P name=weight-decay -P workers=2 -P smoke=true
+	@echo "Look at it with:  $(BIN)/mlflow ui  and  $(BIN)/optuna-dashboard sqlite:///optuna.db"
+
 test: install  ## every test, at most 10 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: install  ## proofs of minutes: exactly one finished trial a cell, ten seeds of each experiment
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 600
 
 check: install  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -31,7 +31,7 @@ from imagenette.study.worker import Order, close, take_back
 from imagenette.tracking.client import resolve_uri
 from imagenette.tracking.parent import StudyRun
 
-GLANCE = 0.5  # seconds between two looks at the rows; longer where a look takes long
+GLANCE = 0.5  # seconds between two looks at the rows; up to 2 where a look takes long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +95,7 @@ def drive(
             while True:
                 began = time.monotonic()
                 rows = patiently(queue.rows, away=watch.forget)
+                took = time.monotonic() - began
                 view.update(rows, workers_alive=crew.alive)
                 record_failures(definition, queue, parent, rows)
                 page.refresh(rows)
@@ -102,7 +103,7 @@ def drive(
                     break
                 take_back(queue, watch)
                 crew.mend()
-                time.sleep(max(GLANCE, 20 * (time.monotonic() - began)))
+                time.sleep(max(GLANCE, min(20 * took, 2.0)))
             crew.stop()
         rows = patiently(queue.rows)
         patiently(lambda: trials.reconcile(rows))

@@ -1,5 +1,5 @@
 """What a study's file may hold: its tables, a knob's values, the space of a search. Each value is checked
-against its knob and comes out in the knob's own type. Knows nothing of files or cells, nor of samplers."""
+against its knob and comes out in the knob's own type. Knows nothing of folders, cells or samplers."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ drop the training, being asked to stop makes it save and give the cell back.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import re
@@ -146,14 +147,16 @@ def close(
         "seconds": time.time() - (row.started or time.time()),
         "reason": outcome.reason,
     }
+    said_itself = outcome.said_itself
     state, value = {"finished": "done", "stopped": "waiting"}.get(outcome.status, outcome.status), None
     if state == "done":
         value = outcome.metrics.get(objective)
-        if value is None or value != value or abs(value) == float("inf"):
-            state, known["reason"] = "failed", f"its objective {objective} is {value}"
-        else:
+        if value is not None and math.isfinite(value):
             known |= {"value": value, "metrics": outcome.metrics, "progress": 1.0}
-    known |= {"unsynced": outcome.unsynced, "marked": int(outcome.said_itself)}
+        else:
+            known["reason"] = f"its objective {objective} is {value}"
+            state, value, said_itself = "failed", None, False
+    known |= {"unsynced": outcome.unsynced, "marked": int(said_itself)}
     if not patiently(lambda: queue.finish(row, state, **known)):
         raise Lost
     ended = "failed" if state == "waiting" else state  # Optuna's trial is over; the cell gets another one

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from tenacity import retry, stop_after_attempt, wait_random
+
 from imagenette.errors import InputError, RunError
 from imagenette.tracking.claim import parent_of
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, resolve_uri
@@ -82,10 +84,7 @@ class StudyRun:
                 client, experiment, name=name, uid=uid, known_run_id=known_run_id, outer_run_id=outer_run_id
             )
             parent = cls(client, uri, run, study=name, uid=uid)
-            log_missing_params(client, run, params)
-            source = {key: value for key, value in source_tags().items() if key not in run.data.tags}
-            set_tags(client, run.info.run_id, {**source, **tags, UID: uid})
-            parent._show(files=files, description=description, metrics={}, step=0)
+            parent._introduce(params, tags, files=files, description=description)
         return parent
 
     def refresh(self, *, files: list[Path], description: str, metrics: dict[str, float], step: int) -> bool:
@@ -196,6 +195,17 @@ class StudyRun:
         pending = count_lacking(output) - len(read_refused(output))
         return None if pending else read_card(output).run_id
 
+    @retry(stop=stop_after_attempt(3), wait=wait_random(0.1, 0.5), reraise=True)
+    def _introduce(
+        self, params: dict[str, str], tags: dict[str, str], *, files: list[Path], description: str
+    ) -> None:
+        """Tried again, because another driver may log the same params between our look and our call."""
+        run = self._client.get_run(self.run_id)
+        log_missing_params(self._client, run, params)
+        source = {key: value for key, value in source_tags().items() if key not in run.data.tags}
+        set_tags(self._client, self.run_id, {**source, **tags, UID: self.uid})
+        self._show(files=files, description=description, metrics={}, step=0)
+
     def _show(self, *, files: list[Path], description: str, metrics: dict[str, float], step: int) -> bool:
         """Set running under this process, and bring all that is shown up to date."""
         self._client.update_run(self.run_id, status="RUNNING", name=self.study)
@@ -209,7 +219,7 @@ class StudyRun:
         return True
 
     def _log_metrics(self, run_id: str, metrics: dict[str, float], *, timestamp: int, step: int) -> None:
-        body = {"metrics": finite(metrics), "timestamp": timestamp, "step": step}
+        body = {"metrics": metrics, "timestamp": timestamp, "step": step}
         self._client.log_batch(run_id, metrics=as_metrics(body))
 
     def _child(self, *, uid: str, name: str, tags: dict[str, str]) -> Run:

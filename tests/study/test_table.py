@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from imagenette.study.queue import Row
 from imagenette.study.figure import write_figure
+from imagenette.study.queue import Row
 from imagenette.study.table import LIMIT, Spread, arm_rows, csv_text, how_far, markdown
 
 STATES = ["waiting", "running", "done", "pruned", "failed"]

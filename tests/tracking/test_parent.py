@@ -16,6 +16,8 @@ from mlflow.entities import Run
 
 from imagenette.errors import InputError, RunError
 from imagenette.tracking import claim, open_tracker
+from imagenette.tracking import parent as parent_module
+from imagenette.tracking.deliver import log_missing_params
 from imagenette.tracking.doctor import find
 from imagenette.tracking.outbox import Outbox, read_card
 from imagenette.tracking.parent import StudyRun
@@ -180,6 +182,23 @@ def test_an_older_candidate_that_shows_up_late_wins(
         assert client.get_run(mine).data.tags["role"] == "launcher"
 
 
+def test_params_that_another_driver_logs_meanwhile_are_its_own(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rivals: list[str] = []
+
+    def after_a_rival(client: MlflowClient, run: Run, params: dict[str, str]) -> None:
+        if not rivals:
+            rivals.append(run.info.run_id)
+            client.log_param(run.info.run_id, "workers", "2")
+        log_missing_params(client, run, params)
+
+    monkeypatch.setattr(parent_module, "log_missing_params", after_a_rival)
+    run_id = opened(uri, params={"epochs": "2", "workers": "4"}).run_id
+    assert run_id == rivals[0]
+    assert MlflowClient(uri).get_run(run_id).data.params == {"epochs": "2", "workers": "2"}
+
+
 def test_the_run_of_mlflow_run_is_adopted_and_a_later_one_is_the_launcher(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +323,7 @@ def test_only_finished_finite_runs_on_the_same_data_are_reused(uri: str) -> None
         trained(parent, role, uri, role=role)
     mismatch = trained(parent, "tag says failed", uri)
     client.set_tag(mismatch, "status", "failed")
+    client.update_run(trained(parent, "ends just now", uri), status="RUNNING")
     client.log_metric(trained(parent, "nan", uri), "final/holdout_accuracy", float("nan"), step=9)
     client.log_metric(trained(parent, "inf", uri), "selected/test_accuracy", float("inf"), step=9)
     bare = client.create_run(parent.experiment_id, tags={"config_digest": "bare", "data_digest": DATA})
@@ -356,6 +376,7 @@ def test_a_reused_run_stands_under_the_parent_once(uri: str) -> None:
     assert source_id in tags["mlflow.note.content"]
 
     assert parent.add_reused(**given) == run_id
+    assert client.get_run(run_id).to_dictionary() == run.to_dictionary()
     # As a driver killed in the middle leaves it.
     client.update_run(run_id, status="RUNNING")
     client.set_tag(run_id, "status", "running")
