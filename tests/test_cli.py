@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from imagenette.cli import main
+from imagenette.cli import Flag, main
 from imagenette.config import KNOBS
 from imagenette.data import open_dataset
 from tests.data.small_sets import encode, picture
@@ -88,7 +88,7 @@ def test_a_dead_server_at_the_start_is_one_line(command, tmp_path, monkeypatch):
 HELP = """
 import sys
 sys.argv = ["imagenette", "--help"]
-from imagenette.cli import main
+from imagenette.cli import Flag, main
 try:
     main()
 except SystemExit:
@@ -204,3 +204,45 @@ def test_every_kind_of_picture_is_read_as_rgb(tmp_path):
         assert np.abs(stored - squashed).mean() < 12, name
     one = dataset.train.images[names.index("gray.jpg")]
     assert (one[..., 0] == one[..., 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["study", "weight-decya"], "did you mean weight-decay?"),
+        (["study", "weight-decay", "--weight-decay", "1"], "the study varies weight_decay"),
+        (["study", "weight-decay", "--seed", "1"], "--seed"),
+        (["study", "weight-decay", "--epochs", "0"], "epochs=0: epochs must be an integer >= 1"),
+        (["study", "weight-decay", "--workers", "0"], "--workers"),
+        (
+            ["study", "weight-decay", "--storage", "mysql://x/y"],
+            "storage=mysql://x/y: storage must be sqlite:",
+        ),
+        (["study", "weight-decay", "--label", "a b"], "label=a b"),
+        (["study", "weight-decay", "--smoke", "maybe"], "maybe"),
+        (["study", "weight-decay", "--smoke", "--bn-group", "-1"], "bn_group=-1"),
+        (["study", "weight-decay", "--data", "no/such/folder"], "no/such/folder"),
+        (["status", "--storage", "postgresql://me:secret@127.0.0.1:1/x"], "does not answer"),
+    ],
+)
+def test_bad_input_to_studies_is_one_line_and_leaves_nothing(command, tmp_path, arguments, complaint):
+    code, said = command(*arguments)
+    assert code == (1 if arguments[0] == "status" else 2)
+    assert complaint in said
+    assert "secret" not in said
+    assert len(said.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (["--smoke"], ["--smoke=true"]),
+        (["--smoke", "name"], ["--smoke=true", "name"]),
+        (["name", "--smoke", "false"], ["name", "--smoke=false"]),
+        (["--retry_failed", "True", "x"], ["--retry_failed=True", "x"]),
+        (["--smoke=0", "--retry-failed"], ["--smoke=0", "--retry-failed=true"]),
+    ],
+)
+def test_flags_stand_alone_or_carry_a_value(said, meant):
+    assert Flag.spell_out(said, ["--smoke", "--retry-failed", "--retry_failed"]) == meant

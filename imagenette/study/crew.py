@@ -39,7 +39,8 @@ class Share:
     def env(self, processes: int) -> dict[str, str]:
         """Of a training with so many processes. More threads than cores would spin waiting for each other."""
         devices = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
-        return {"OMP_NUM_THREADS": str(max(1, self.threads // processes)), **devices}
+        said = os.environ.get("OMP_NUM_THREADS")
+        return {"OMP_NUM_THREADS": said or str(max(1, self.threads // processes)), **devices}
 
 
 def share_out(workers: int, *, cores: int, gpus: Sequence[str]) -> list[Share]:

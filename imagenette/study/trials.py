@@ -130,7 +130,7 @@ def importances(rows: Sequence[Row]) -> dict[str, float]:
     names = done[0].values if done else {}
     choices = {name: {row.values[name]: None for row in done} for name in names}
     varied = {name: list(values) for name, values in choices.items() if len(values) > 1}
-    if len(done) < 4 or len(varied) < 2 or len({row.value for row in done}) == 1:
+    if len(varied) < 2 or len(done) < 4 * len(varied) or len({row.value for row in done}) == 1:
         return {}
     kinds = {name: _span(values) for name, values in varied.items()}
     study = optuna.create_study(direction="maximize")

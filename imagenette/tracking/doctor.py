@@ -14,9 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import psutil
-
 from imagenette.errors import InputError, RunError
+from imagenette.processes import lives
 from imagenette.tracking.client import connect, first_line, pages, resolve_uri
 from imagenette.tracking.deliver import set_tags
 from imagenette.tracking.mlflow_tracker import MLFLOW_STATUS
@@ -126,7 +125,7 @@ def _gone(run: Run, stale_minutes: float) -> str | None:
     """Why the run's process must be taken for gone; None if it may live."""
     tags = run.data.tags
     if tags.get("host") == socket.gethostname() and "pid" in tags:
-        alive = _lives(int(tags["pid"]), float(tags.get("pid_started", "nan")))
+        alive = lives(int(tags["pid"]), float(tags.get("pid_started", "nan")))
         return None if alive else f"process {tags['pid']} on this host is gone"
     beat = _heartbeat(run)
     if beat is not None:
@@ -134,16 +133,6 @@ def _gone(run: Run, stale_minutes: float) -> str | None:
         return f"no heartbeat for {age:.0f} minutes" if age > stale_minutes else None
     age = (time.time() - run.info.start_time / 1000) / 60
     return f"no sign of life since its start {age:.0f} minutes ago" if age > SILENT_MINUTES else None
-
-
-def _lives(pid: int, started: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 2 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
 
 
 def _heartbeat(run: Run) -> float | None:

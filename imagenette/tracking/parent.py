@@ -138,8 +138,10 @@ class StudyRun:
                 body = {"timestamp": run.info.start_time, "step": source.epochs}
                 log_missing_params(self._client, run, source.params)
                 self._log_metrics(run.info.run_id, source.shown_metrics, **body)
-                set_tags(self._client, run.info.run_id, {"status": "finished"})
+                set_tags(self._client, run.info.run_id, {**tags, "status": "finished"})
                 self._client.set_terminated(run.info.run_id)
+            elif run.data.tags.get("trial") != str(trial):  # its driver died before it closed the trial
+                set_tags(self._client, run.info.run_id, {"trial": str(trial)})
             return str(run.info.run_id)
 
     def record_failure(

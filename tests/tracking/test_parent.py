@@ -380,9 +380,12 @@ def test_a_reused_run_stands_under_the_parent_once(uri: str) -> None:
     # As a driver killed in the middle leaves it.
     client.update_run(run_id, status="RUNNING")
     client.set_tag(run_id, "status", "running")
-    assert parent.add_reused(**given) == run_id
+    assert parent.add_reused(**given | {"trial": 5}) == run_id
     after = client.get_run(run_id)
     assert (after.info.status, after.data.tags["status"]) == ("FINISHED", "finished")
+    assert after.data.tags["trial"] == "5"
+    parent.add_reused(**given | {"trial": 6})
+    assert client.get_run(run_id).data.tags["trial"] == "6"
     assert len(client.get_metric_history(run_id, "best/test_accuracy")) == 1
     assert len(with_uid(uri, "one:depth=18 seed=1:reused")) == 1
     assert parent.reusable(["good"], data_digest=DATA)["good"].run_id == source_id
