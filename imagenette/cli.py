@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -288,9 +289,15 @@ def study(
         runs=output,
         retry_failed=retry_failed,
         grace=grace,
-        again=shlex.join(["imagenette", *(a for a in sys.argv[1:] if not a.startswith("--retry"))]),
+        again=_again(),
     )
     return run_study(definition, plan)
+
+
+def _again() -> str:
+    """This command line, to be shown: without a password in a database's address."""
+    said = [re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", text) for text in sys.argv[1:]]
+    return shlex.join(["imagenette", *(text for text in said if not text.startswith("--retry"))])
 
 
 @verbs.command(short_help="How far a study is: done, running where, failed why, time left.")

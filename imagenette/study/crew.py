@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, TypeVar
+from typing import Self, TypeVar
 
 from imagenette.errors import EXIT_DONE
 from imagenette.launch import GRACE
@@ -140,12 +140,15 @@ class Crew:
 def start_worker(order: Order, log: Path) -> subprocess.Popen[bytes]:
     """A worker in a session of its own: Ctrl-C in the terminal reaches the driver alone, which then asks."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    file: IO[bytes]
     with log.open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "imagenette.study.worker", order.model_dump_json()],
-            stdin=subprocess.DEVNULL,
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "imagenette.study.worker"],
+            stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,
             start_new_session=True,
         )
+    assert worker.stdin is not None
+    with worker.stdin:
+        worker.stdin.write(order.model_dump_json().encode())
+    return worker

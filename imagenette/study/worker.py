@@ -1,8 +1,9 @@
 """One worker: claims a cell, opens its trial, has it trained, closes both; until no cell is left.
 
-Started by the driver as `python -m imagenette.study.worker ORDER`; it shares nothing with other workers but
-the database. Losing the database makes it wait, losing a claim (it was frozen, and taken for dead) makes it
-drop the training, being asked to stop makes it save and give the cell back.
+Started by the driver as `python -m imagenette.study.worker`, with its order on standard input: a database's
+password does not belong on a command line, which everybody on the machine can read. It shares nothing with
+other workers but the database. Losing the database makes it wait, losing a claim (it was frozen, and taken
+for dead) makes it drop the training, being asked to stop makes it save and give the cell back.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ IDLE = 0.5  # seconds between two looks for a cell to claim
 
 
 class Order(BaseModel, frozen=True):
-    """What a worker must know; one JSON text on its command line."""
+    """What a worker must know; one JSON text."""
 
     storage: str
     study: str
@@ -69,7 +71,7 @@ class Lost(Exception):
 
 
 def main() -> None:
-    order = Order.model_validate_json(sys.argv[1])
+    order = Order.model_validate_json(sys.stdin.read())
     if order.driver:
         follow_parent(signal.SIGTERM, parent=order.driver)
     stopping = threading.Event()
@@ -126,6 +128,8 @@ def run_cell(order: Order, queue: Queue, trials: Trials, row: Row, stopping: thr
                 wanted=lambda: not stopping.is_set() and not hold.lost.is_set(),
                 prune=pruner(order, trials, trial),
             )
+        if outcome.status == "failed" and not outcome.said_itself and not reachable(order):
+            outcome = replace(outcome, status="stopped")  # it could not even begin: not the cell's fault
         close(order.objective, queue, trials, row, trial, outcome, output)
     except Lost:
         print(f"imagenette: {row.cell}: taken over by another worker", file=sys.stderr)
@@ -218,16 +222,19 @@ def take_back(queue: Queue, watch: Watch) -> None:
 
 def await_server(order: Order, stopping: threading.Event) -> None:
     """Wait for the tracking server: without it each training would fail, and with it the whole study."""
-    said = False
-    while not stopping.is_set():
-        try:
-            check_alive(order.tracking_uri or "")
+    while not reachable(order):
+        if stopping.wait(2):
             return
-        except RunError as error:
-            if not said:
-                print(f"imagenette: {error}: the study waits", file=sys.stderr)
-            said = True
-            stopping.wait(2)
+
+
+def reachable(order: Order) -> bool:
+    """Whether the tracking server answers; if not, a line in the log says so."""
+    try:
+        check_alive(order.tracking_uri or "", advice="the study waits")
+    except RunError as error:
+        print(f"imagenette: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 class Hold:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from imagenette.config import resolve
+from imagenette.study.crew import start_worker
 from imagenette.study.queue import Queue, Row
 from imagenette.study.storage import open_storage, open_study
 from imagenette.study.worker import Order
@@ -62,14 +62,9 @@ class Study:
         """So many more workers, each a process in a session of its own."""
         new = []
         for _ in range(count):
-            with (self.folder / f"worker{len(self.workers)}.log").open("wb") as log:
-                worker = subprocess.Popen(
-                    [sys.executable, "-m", "imagenette.study.worker", self.order.model_dump_json()],
-                    env={**os.environ, "STUB_LOG": str(self.log), **env},
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
+            variables = {"STUB_LOG": str(self.log), **env}
+            log = self.folder / f"worker{len(self.workers)}.log"
+            worker = start_worker(self.order.model_copy(update={"env": variables}), log)
             new.append(worker)
             self.workers.append(worker)
         return new

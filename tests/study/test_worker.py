@@ -1,0 +1,86 @@
+"""One worker and what surrounds it: a tracking server that goes away, a search that asks its sampler."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from imagenette.study.queue import Row
+from imagenette.study.search import Range, Search
+from tests.study.study_helpers import Study, grid
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """All of a tracking server that a worker ever asks."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def serve(port: int = 0) -> ThreadingHTTPServer:
+    server = ThreadingHTTPServer(("127.0.0.1", port), Healthy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_without_its_tracking_server_a_study_waits_and_fails_nothing(tmp_path: Path):
+    server = serve()
+    port = server.server_port
+    (row,) = grid(1)
+    uri = f"http://127.0.0.1:{port}"
+    study = Study(f"sqlite:///{tmp_path}/optuna.db", tmp_path, [row], tracking_uri=uri)
+    (worker,) = study.start(STUB_SECONDS="2", STUB_RAISES=row.cell)
+    wait_until(lambda: study.lines("began"))
+    server.shutdown()
+    server.server_close()
+    wait_until(lambda: study.rows()[row.cell].state == "waiting")  # what died then is given back, not failed
+    time.sleep(3)
+    assert study.rows()[row.cell].attempt == 1
+    assert worker.poll() is None
+    server = serve(port)
+    assert study.wait() == [0]
+    server.shutdown()
+    ended = study.rows()[row.cell]
+    assert (ended.state, ended.attempt) == ("failed", 2)  # now it is the training's own fault
+    assert "the study waits" in study.said()
+
+
+def test_a_search_asks_its_sampler_and_a_trial_given_back_keeps_its_values(tmp_path: Path):
+    space = {"lr": Range(low=0.01, high=1.0, log=True)}
+    search = Search(trials=6, sampler="tpe", space=space, seed=1)
+    rows = [Row(cell=f"trial {i}", arm=f"trial {i}", position=i, values={}) for i in range(6)]
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    study = Study(url, tmp_path, rows, search=search, base={"data": "digits"}, seed=5)
+    study.start(STUB_SECONDS="0.5")
+    wait_until(lambda: len(study.lines("ended")) == 2 and len(study.lines("began")) == 3)
+    study.workers[0].kill()
+    before = next(row for row in study.rows().values() if row.state == "running")
+    study.start(2, STUB_SECONDS="0")
+    assert study.wait() == [-9, 0, 0]
+    ended = study.rows()
+    assert {row.state for row in ended.values()} == {"done"}
+    assert ended[before.cell].values == before.values
+    assert ended[before.cell].attempt == 2
+    rates = [row.values["lr"] for row in ended.values()]
+    assert len(set(rates)) == 6  # workers do not all try the same
+    assert all(0.01 <= rate <= 1 for rate in rates)
+    done = study.trials(TrialState.COMPLETE)
+    assert sorted(trial.params["lr"] for trial in done) == sorted(rates)
+    assert {row.values["seed"] for row in ended.values()} == {5}
+    assert all(row.config and row.config["lr"] == row.values["lr"] for row in ended.values())
