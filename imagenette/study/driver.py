@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from imagenette.config import Config
@@ -24,7 +25,7 @@ from imagenette.study.definition import Definition
 from imagenette.study.page import Page, describe
 from imagenette.study.queue import Queue, Row, StudyRecord, Watch, Worker
 from imagenette.study.show import missing_line, watching
-from imagenette.study.storage import open_storage, open_study, patiently
+from imagenette.study.storage import Patience, open_storage, open_study, said_in_one_line
 from imagenette.study.trainer import Outcome
 from imagenette.study.trials import Trials
 from imagenette.study.worker import Order, close, take_back
@@ -58,23 +59,27 @@ def run_study(definition: Definition, plan: Plan) -> int:
     shares = share_out(plan.workers, cores=len(os.sched_getaffinity(0)), gpus=visible_gpus())
     digests = check_data(definition, shares)
     storage = open_storage(plan.storage)
-    study_id = open_study(storage, definition.name)
-    queue = Queue(storage.engine, study_id)
-    check_same(definition, queue.rows())
-    record = queue.introduce(definition.name, facts(definition))
-    check_facts(definition, record)
-    queue.update_record(facts=facts(definition))  # arms and seeds may have been added
-    queue.fill(planned(definition))
-    if plan.retry_failed:
-        queue.retry_failed()
-    folder = plan.runs.resolve() / f"{definition.name}-{record.uid[:8]}"
-    trials = Trials(storage, study_id, search=definition.search)
-    parent = open_parent(definition, plan, record, folder, queue.rows())
-    queue.update_record(parent_run_id=parent.run_id)
-    reuse(definition, queue, trials, parent, digests)
-    announce(definition, plan, queue.rows(), folder)
+    with said_in_one_line():
+        study_id = open_study(storage, definition.name)
+        queue = Queue(storage.engine, study_id)
+        check_same(definition, queue.rows())
+        record = queue.introduce(definition.name, facts(definition))
+        check_facts(definition, record)
+        queue.update_record(facts=facts(definition))  # arms and seeds may have been added
+        queue.fill(planned(definition))
+        if plan.retry_failed:
+            queue.retry_failed()
+        folder = plan.runs.resolve() / f"{definition.name}-{record.uid[:8]}"
+        trials = Trials(storage, study_id, search=definition.search)
+        parent = open_parent(definition, plan, record, folder, queue.rows())
+        queue.update_record(parent_run_id=parent.run_id)
+        reuse(definition, queue, trials, parent, digests)
+        announce(definition, plan, queue.rows(), folder)
     orders = [order(definition, plan, share, parent, folder) for share in shares]
-    return drive(definition, plan, queue, trials, parent, orders, folder)
+    page = Page(definition, parent, folder)
+    with stop_requests() as stopping:
+        rows = drive(definition, plan, queue, trials, page, orders, folder, stop=lambda: bool(stopping))
+        return end(definition, plan, page, rows, stopped=bool(stopping))
 
 
 def drive(
@@ -82,34 +87,36 @@ def drive(
     plan: Plan,
     queue: Queue,
     trials: Trials,
-    parent: StudyRun,
+    page: Page,
     orders: Sequence[Order],
     folder: Path,
-) -> int:
-    """Until every cell has ended, or somebody asks to stop, or no worker can be kept alive."""
-    watch, page = Watch(plan.grace), Page(definition, parent, folder)
-    with watching(definition.name) as view, stop_requests() as stopping:
-        rows = queue.rows()
+    *,
+    stop: Callable[[], bool],
+) -> list[Row]:
+    """Until every cell has ended, or somebody asks to stop, or no worker can be kept alive; the rows then."""
+    watch, patience = Watch(plan.grace), Patience(stop)
+    with watching(definition.name) as view:
+        rows = patience(queue.rows)
         view.update(rows)
         with Crew.of(orders if any(not row.ended for row in rows) else [], folder) as crew:
             while True:
                 began = time.monotonic()
-                rows = patiently(queue.rows, away=watch.forget)
+                rows = patience(queue.rows, away=watch.forget)
                 took = time.monotonic() - began
                 view.update(rows, workers_alive=crew.alive)
-                record_failures(definition, queue, parent, rows)
+                record_failures(definition, queue, page.parent, rows, patience)
                 page.refresh(rows)
-                if all(row.ended for row in rows) or stopping or crew.over:
+                if all(row.ended for row in rows) or stop() or crew.over:
                     break
-                take_back(queue, watch)
+                take_back(queue, watch, patience)
                 crew.mend()
                 time.sleep(max(GLANCE, min(20 * took, 2.0)))
             crew.stop()
-        rows = patiently(queue.rows)
-        patiently(lambda: trials.reconcile(rows))
-        record_failures(definition, queue, parent, rows)
+        rows = patience(queue.rows)
+        patience(lambda: trials.reconcile(rows))
+        record_failures(definition, queue, page.parent, rows, patience)
         view.update(rows, workers_alive=0)
-    return end(definition, plan, page, rows, stopped=bool(stopping))
+    return rows
 
 
 def end(definition: Definition, plan: Plan, page: Page, rows: Sequence[Row], *, stopped: bool) -> int:
@@ -188,7 +195,7 @@ def reuse(
             names = ("best/", "selected/", "final/")
             metrics = {name: value for name, value in source.metrics.items() if name.startswith(names)}
             outcome = Outcome(status="finished", metrics=metrics, run_id=run_id)
-            close(definition.objective, queue, trials, row, trial, outcome, None)
+            close(definition.objective, queue, trials, row, trial, outcome, None, Patience())
 
 
 def announce(definition: Definition, plan: Plan, rows: Sequence[Row], folder: Path) -> None:
@@ -229,7 +236,9 @@ def order(definition: Definition, plan: Plan, share: Share, parent: StudyRun, fo
 # -- while it runs ------------------------------------------------------------------------------------
 
 
-def record_failures(definition: Definition, queue: Queue, parent: StudyRun, rows: Sequence[Row]) -> None:
+def record_failures(
+    definition: Definition, queue: Queue, parent: StudyRun, rows: Sequence[Row], patience: Patience
+) -> None:
     """Have MLflow know why a training of this machine failed that could not say so itself."""
     here = Worker.here().host
     for row in rows:
@@ -246,4 +255,4 @@ def record_failures(definition: Definition, queue: Queue, parent: StudyRun, rows
             uid=f"{parent.uid}:{row.cell}:{row.attempt}",
         )
         if run_id:
-            queue.mark(row, run_id)
+            patience(partial(queue.mark, row, run_id))

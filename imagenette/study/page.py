@@ -37,7 +37,7 @@ class Page:
     """The study as its parent run shows it: the table, the figure and the importances so far."""
 
     def __init__(self, definition: Definition, parent: StudyRun, folder: Path) -> None:
-        self._definition, self._parent, self._folder = definition, parent, folder
+        self._definition, self.parent, self._folder = definition, parent, folder
         self._shown: list[tuple[str, int]] = []
         self._next_table = self._next_beat = 0.0
 
@@ -50,7 +50,7 @@ class Page:
             return True
         description, files = self._write(rows)
         done = sum(row.state == "done" for row in rows)
-        known = self._parent.refresh(
+        known = self.parent.refresh(
             files=files, description=description, metrics=self._metrics(rows), step=done
         )
         self._shown = state if known else []
@@ -63,7 +63,7 @@ class Page:
         """The last version; then the parent run is closed."""
         known = self.refresh(rows, now=True)
         description, _ = self._write(rows)
-        return self._parent.end(status, reason=reason, description=description) and known
+        return self.parent.end(status, reason=reason, description=description) and known
 
     def _write(self, rows: Sequence[Row]) -> tuple[str, list[Path]]:
         definition = self._definition

@@ -7,7 +7,7 @@ import time
 from rich.console import Console
 
 from imagenette.study.show import status_table, watching
-from imagenette.study.storage import find_queue, open_storage, patiently, resolve_storage
+from imagenette.study.storage import Patience, find_queue, open_storage, resolve_storage
 from imagenette.study.table import how_far
 
 PAUSE = 1.0  # seconds between two looks
@@ -25,9 +25,10 @@ def show_status(name: str | None, storage_url: str | None, *, watch: bool) -> No
     if not watch:
         console.print(status_table(name, queue.rows(), now=time.time()))
         return
+    patience = Patience()
     with watching(name, console=console) as view:
         while True:
-            rows = patiently(queue.rows)
+            rows = patience(queue.rows)
             view.update(rows)
             if all(row.ended for row in rows):
                 return

@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +22,7 @@ from imagenette.errors import InputError, RunError
 from imagenette.study.queue import METADATA, Queue
 
 DEFAULT = "sqlite:///optuna.db"
-PATIENCE = 600.0  # seconds that a worker waits for its database before it gives up
+WAIT = 600.0  # seconds for the database to come back, before a worker gives up
 AWAY = (DBAPIError, PoolTimeoutError, optuna.exceptions.StorageInternalError)
 """What is raised while the database does not answer."""
 
@@ -51,23 +53,27 @@ def hide_password(url: str) -> str:
 
 def open_storage(url: str, *, create: bool = True) -> optuna.storages.RDBStorage:
     """Connect, and make what tables are missing. RunError in one line if nothing answers."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for attempt in tenacity.Retrying(  # two processes making the same tables at once: one loses
-                stop=tenacity.stop_after_attempt(4), wait=tenacity.wait_random(0.1, 1), reraise=True
-            ):
-                with attempt:
-                    storage = optuna.storages.RDBStorage(
-                        url, engine_kwargs=_engine_options(url), skip_table_creation=not create
-                    )
-                    if create:
-                        METADATA.create_all(storage.engine)
-        return storage
+        # Two processes that make the same tables at once: one of them loses, and finds them there.
+        several = tenacity.stop_after_attempt(4)
+        retrying = tenacity.Retrying(stop=several, wait=tenacity.wait_random(0.1, 1), reraise=True)
+        return retrying(lambda: connect(url, create=create))
     except (*AWAY, RuntimeError) as error:
         raise RunError(f"storage {hide_password(url)} does not answer: {_cause(error)}") from error
+
+
+def connect(url: str, *, create: bool = False) -> optuna.storages.RDBStorage:
+    """One attempt, quietly; whatever goes wrong comes as it is."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        storage = optuna.storages.RDBStorage(
+            url, engine_kwargs=_engine_options(url), skip_table_creation=not create
+        )
+        if create:
+            METADATA.create_all(storage.engine)
+    return storage
 
 
 def open_study(storage: optuna.storages.RDBStorage, name: str) -> int:
@@ -85,27 +91,42 @@ def find_queue(storage: optuna.storages.RDBStorage, name: str) -> Queue:
         raise InputError(f"study {name}: not in {hide_password(storage.url)}; there are: {names}") from None
 
 
-def patiently(action: Callable[[], T], *, away: Callable[[], None] = lambda: None) -> T:
-    """Do it, and again while the database does not answer. away: told before each wait. RunError when
-    PATIENCE is over. What is done must bear being done twice: an answer may be lost after a commit."""
+@dataclass(frozen=True)
+class Patience:
+    """Does things again while the database does not answer."""
 
-    def wait(state: tenacity.RetryCallState) -> None:
-        if state.attempt_number == 1:
-            error = state.outcome.exception() if state.outcome else None
-            print(f"imagenette: storage does not answer ({_cause(error)}): waiting", file=sys.stderr)
-        away()
+    unless: Callable[[], bool] = lambda: False
+    """Whether somebody asks to stop: then it is not waited any longer."""
 
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(AWAY),
-        wait=tenacity.wait_random_exponential(multiplier=0.2, max=3),
-        stop=tenacity.stop_after_delay(PATIENCE),
-        before_sleep=wait,
-        reraise=True,
-    )
+    def __call__(self, action: Callable[[], T], *, away: Callable[[], None] = lambda: None) -> T:
+        """What action gives. away: told before each wait. RunError after WAIT seconds, or once `unless`.
+
+        What is done must bear being done twice: an answer may be lost after a commit."""
+
+        def waits(state: tenacity.RetryCallState) -> None:
+            if state.attempt_number == 1:
+                error = state.outcome.exception() if state.outcome else None
+                print(f"imagenette: storage does not answer ({_cause(error)}): waiting", file=sys.stderr)
+            away()
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(AWAY),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=3),
+            stop=lambda state: (state.seconds_since_start or 0.0) > WAIT or self.unless(),
+            before_sleep=waits,
+            reraise=True,
+        )
+        with said_in_one_line():
+            return retrying(action)
+
+
+@contextmanager
+def said_in_one_line() -> Iterator[None]:
+    """Inside, a database that goes away is a RunError."""
     try:
-        return retrying(action)
+        yield
     except AWAY as error:
-        raise RunError(f"storage did not answer for {PATIENCE:g} s: {_cause(error)}") from error
+        raise RunError(f"storage did not answer: {_cause(error)}; the same command goes on") from error
 
 
 def _engine_options(url: str) -> dict[str, Any]:

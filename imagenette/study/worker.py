@@ -28,7 +28,7 @@ from imagenette.processes import follow_parent
 from imagenette.pruning import Reports
 from imagenette.study.queue import Queue, Row, Watch, Worker
 from imagenette.study.search import Search
-from imagenette.study.storage import open_storage, open_study, patiently
+from imagenette.study.storage import Patience, connect, open_study
 from imagenette.study.trainer import Outcome, Training, epochs_done, held_elsewhere, run_training
 from imagenette.study.trials import OpenTrial, Trials
 from imagenette.tracking.client import check_alive
@@ -87,30 +87,31 @@ def main() -> None:
 
 def work(order: Order, stopping: threading.Event) -> int:
     """Until no cell waits or runs, or stopping is set. The exit code."""
-    storage = patiently(lambda: open_storage(order.storage, create=False))
-    study_id = patiently(lambda: open_study(storage, order.study))
+    patience = Patience(stopping.is_set)
+    storage = patience(lambda: connect(order.storage))
+    study_id = patience(lambda: open_study(storage, order.study))
     queue, me = Queue(storage.engine, study_id), Worker.here()
     trials = Trials(storage, study_id, search=order.search)
     watch = Watch(order.grace)
     while not stopping.is_set():
         await_server(order, stopping)
-        row = patiently(lambda: queue.claim(me)) if not stopping.is_set() else None
+        row = patience(lambda: queue.claim(me)) if not stopping.is_set() else None
         if row:
-            run_cell(order, queue, trials, row, stopping)
-        elif patiently(queue.unfinished) == 0:
-            patiently(lambda: trials.reconcile(queue.rows()))
+            run_cell(order, queue, trials, row, patience)
+        elif patience(queue.unfinished) == 0:
+            patience(lambda: trials.reconcile(queue.rows()))
             return EXIT_DONE
         else:
-            take_back(queue, watch)
+            take_back(queue, watch, patience)
             stopping.wait(IDLE * random.uniform(0.5, 1.5))
     return EXIT_PREEMPTED
 
 
-def run_cell(order: Order, queue: Queue, trials: Trials, row: Row, stopping: threading.Event) -> None:
+def run_cell(order: Order, queue: Queue, trials: Trials, row: Row, patience: Patience) -> None:
     """One attempt at a claimed cell, from the trial's opening to its close."""
     try:
-        with Hold(queue, row, beat=order.grace / 6) as hold:
-            trial = patiently(lambda: trials.open(row, seed=order.seed))
+        with Hold(queue, row, patience, beat=order.grace / 6) as hold:
+            trial = patience(lambda: trials.open(row, seed=order.seed))
             config = configure(order, row, trial)
             output = folder(order, row)
             hold.note(
@@ -125,12 +126,12 @@ def run_cell(order: Order, queue: Queue, trials: Trials, row: Row, stopping: thr
                 training(order, row, trial, config, output),
                 command=order.command,
                 env={**os.environ, **order.env},
-                wanted=lambda: not stopping.is_set() and not hold.lost.is_set(),
-                prune=pruner(order, trials, trial),
+                wanted=lambda: not patience.unless() and not hold.lost.is_set(),
+                prune=pruner(order, trials, trial, patience),
             )
         if outcome.status == "failed" and not outcome.said_itself and not reachable(order):
             outcome = replace(outcome, status="stopped")  # it could not even begin: not the cell's fault
-        close(order.objective, queue, trials, row, trial, outcome, output)
+        close(order.objective, queue, trials, row, trial, outcome, output, patience)
     except Lost:
         print(f"imagenette: {row.cell}: taken over by another worker", file=sys.stderr)
 
@@ -143,6 +144,7 @@ def close(
     trial: OpenTrial,
     outcome: Outcome,
     output: Path | None,
+    patience: Patience,
 ) -> None:
     """Write the end down: in the row first, which decides, then in Optuna."""
     run_id = outcome.run_id or (run_of(output) if output else None)
@@ -161,11 +163,11 @@ def close(
             known["reason"] = f"its objective {objective} is {value}"
             state, value, said_itself = "failed", None, False
     known |= {"unsynced": outcome.unsynced, "marked": int(said_itself)}
-    if not patiently(lambda: queue.finish(row, state, **known)):
+    if not patience(lambda: queue.finish(row, state, **known)):
         raise Lost
     ended = "failed" if state == "waiting" else state  # Optuna's trial is over; the cell gets another one
     about = {"reason": known["reason"], "run_id": run_id, "output": str(output) if output else None}
-    patiently(lambda: trials.close(trial.trial_id, ended, value, **about))
+    patience(lambda: trials.close(trial.trial_id, ended, value, **about))
 
 
 def configure(order: Order, row: Row, trial: OpenTrial) -> Config:
@@ -189,14 +191,14 @@ def training(order: Order, row: Row, trial: OpenTrial, config: Config, output: P
     )
 
 
-def pruner(order: Order, trials: Trials, trial: OpenTrial) -> Any:
+def pruner(order: Order, trials: Trials, trial: OpenTrial, patience: Patience) -> Any:
     """The study's answer to `shall this run go on?`; None where nothing is ever pruned."""
     if order.search is None or order.search.pruner == "none":
         return None
 
     def prune(reports: Reports) -> bool:
         accuracies = {e: m[order.pruning_metric] for e, m in reports.items() if order.pruning_metric in m}
-        return patiently(lambda: trials.report(trial.trial_id, accuracies))
+        return patience(lambda: trials.report(trial.trial_id, accuracies))
 
     return prune
 
@@ -213,10 +215,10 @@ def run_of(output: Path) -> str | None:
     return read_card(output).run_id if holds_run(output) else None
 
 
-def take_back(queue: Queue, watch: Watch) -> None:
+def take_back(queue: Queue, watch: Watch, patience: Patience) -> None:
     """Free the cells of workers that are gone or frozen."""
-    for row, reason in watch.stale(patiently(queue.running, away=watch.forget)):
-        if patiently(lambda row=row, reason=reason: queue.take_back(row, reason)):  # type: ignore[misc]
+    for row, reason in watch.stale(patience(queue.running, away=watch.forget)):
+        if patience(lambda row=row, reason=reason: queue.take_back(row, reason)):  # type: ignore[misc]
             print(f"imagenette: {row.cell}: {reason}; it is tried again", file=sys.stderr)
 
 
@@ -241,8 +243,8 @@ class Hold:
     """A claim kept alive by a thread that beats, until the block ends. `lost` is set once the row is no
     longer ours."""
 
-    def __init__(self, queue: Queue, row: Row, *, beat: float) -> None:
-        self._queue, self._row, self._beat = queue, row, beat
+    def __init__(self, queue: Queue, row: Row, patience: Patience, *, beat: float) -> None:
+        self._queue, self._row, self._patience, self._beat = queue, row, patience, beat
         self.lost, self._over = threading.Event(), threading.Event()
         self._output: Path | None = None
         self._epochs = 1
@@ -262,7 +264,7 @@ class Hold:
 
     def note(self, **known: Any) -> None:
         """Write into the row; Lost if it is no longer ours."""
-        if not patiently(lambda: self._queue.note(self._row, **known)):
+        if not self._patience(lambda: self._queue.note(self._row, **known)):
             self.lost.set()
             raise Lost
 

@@ -54,6 +54,7 @@ def freeze_one(study: Study, candidates: list[int]) -> tuple[int, Row]:
             if row.pid not in candidates:
                 continue
             os.kill(row.pid, signal.SIGSTOP)
+            time.sleep(0.3)  # what it had sent before is done by then
             held = study.rows()[row.cell]
             if held.state == "running" and held.attempt == row.attempt and not writing(study):
                 return row.pid, row
