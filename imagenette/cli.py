@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import sys
 import time
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagenette import __version__
-from imagenette.errors import EXIT_FAILED, EXIT_UNSYNCED, EXIT_USAGE, InputError, RunError
+from imagenette.errors import EXIT_FAILED, EXIT_UNSYNCED, EXIT_USAGE, InputError, RunError, hide_secrets
 
 if TYPE_CHECKING:
     from imagenette.job import Job, Result
@@ -296,8 +295,10 @@ def study(
 
 def _again() -> str:
     """This command line, to be shown: without a password in a database's address."""
-    said = [re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", text) for text in sys.argv[1:]]
-    return shlex.join(["imagenette", *(text for text in said if not text.startswith("--retry"))])
+    said = Flag.spell_out(sys.argv[1:], ["--retry-failed", "--retry_failed"])
+    return shlex.join(
+        ["imagenette", *(hide_secrets(text) for text in said if not text.startswith("--retry"))]
+    )
 
 
 @verbs.command(short_help="How far a study is: done, running where, failed why, time left.")

@@ -1,10 +1,18 @@
 """The two ways a command ends badly on purpose; anything else is a bug and keeps its traceback."""
 
+import re
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNSYNCED = 74  # finished, but the tracking server still lacks something (EX_IOERR)
 EXIT_PREEMPTED = 75  # stopped on request, with a checkpoint to resume from (EX_TEMPFAIL)
+
+
+def hide_secrets(text: str) -> str:
+    """The text with the passwords of addresses in it as ***: for messages, logs and records."""
+    text = re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+    return re.sub(r"(password=)[^&\s]+", r"\1***", text)
 
 
 class InputError(ValueError):

@@ -60,7 +60,7 @@ class Result:
     """How a run ended."""
 
     status: str
-    """finished, pruned, preempted, diverged or failed."""
+    """finished, pruned, preempted, diverged, failed, or untracked (no run could be opened)."""
     run_id: str | None = None
     unsynced: int = 0
     """Records that the tracking server still lacks."""

@@ -53,9 +53,13 @@ def introduce(job: Job, dataset: Dataset, *, parameters: int) -> Tracker:
         ),
         parent_run_id=job.parent,
     )
-    tracker = open_tracker(
-        job.output, header, tracking_uri=job.tracking_uri, offline=job.offline, resume=True
-    )
+    try:
+        tracker = open_tracker(
+            job.output, header, tracking_uri=job.tracking_uri, offline=job.offline, resume=True
+        )
+    except RunError as error:  # whoever started this may try again: nothing was trained yet
+        Result(status="untracked", message=str(error)).write(job.output)
+        raise
     tracker.artifact(job.output / "config.json")
     return tracker
 

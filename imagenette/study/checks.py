@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from imagenette.config import Config
+from imagenette.config import OPERATIONAL, Config
 from imagenette.errors import InputError
 from imagenette.launch import check_fit, stored_side
 from imagenette.study.crew import Share
@@ -66,16 +66,11 @@ def check_facts(definition: Definition, record: StudyRecord) -> None:
 
 
 def facts(definition: Definition) -> dict[str, Any]:
-    """What the view and the other drivers need of a definition."""
+    """What all drivers of a study must agree on, beside its cells."""
     return {
-        "title": definition.title,
         "objective": definition.objective,
-        "arms": list(definition.arms),
-        "seeds": list(definition.seeds),
-        "base": definition.base,
+        "base": {knob: value for knob, value in definition.base.items() if knob not in OPERATIONAL},
         "search": definition.search.model_dump(mode="json") if definition.search else None,
-        "baseline": definition.baseline,
-        "references": definition.references,
     }
 
 

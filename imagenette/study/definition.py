@@ -116,7 +116,7 @@ def load(
     overrides: knobs as text, over those of [base] and [smoke]; smoke: the tiny form; label: appended to
     the study's name. InputError: one line that names the file, the key, the value and what is allowed.
     """
-    if label is not None and not PLAIN.fullmatch(label):
+    if label is not None and (label == "smoke" or not PLAIN.fullmatch(label)):
         raise InputError(f"label={label}: must be {PLAIN_WORDS}")
     path, where = _find(name)
     with _named(where):

@@ -2,34 +2,46 @@
 
 definition -> checked against the data and against what the database holds -> rows -> workers, who do the
 rest; meanwhile here: the view, the parent run in MLflow, dead workers replaced, lost cells freed. Several
-machines may each run this on the same study. Only drivers and trainings talk to MLflow, workers never.
+machines may each run this on the same study. Only drivers and trainings use MLflow; workers ask whether it is
+there.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from imagenette.config import Config
-from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, EXIT_UNSYNCED
+from imagenette.config import OPERATIONAL, Config
+from imagenette.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_PREEMPTED,
+    EXIT_UNSYNCED,
+    RunError,
+    hide_secrets,
+)
 from imagenette.files import write_whole
 from imagenette.launch import stop_requests
+from imagenette.processes import follow_parent
 from imagenette.study.checks import check_data, check_facts, check_same, facts, planned, processes_of
 from imagenette.study.crew import Crew, Share, share_out, visible_gpus
 from imagenette.study.definition import Definition
 from imagenette.study.page import Page, describe
-from imagenette.study.queue import Queue, Row, StudyRecord, Watch, Worker
+from imagenette.study.queue import Queue, Row, StudyRecord, Watch, Worker, place
 from imagenette.study.show import missing_line, watching
 from imagenette.study.storage import Patience, open_storage, open_study, said_in_one_line
 from imagenette.study.trainer import Outcome
 from imagenette.study.trials import Trials
-from imagenette.study.worker import Order, close, take_back
+from imagenette.study.worker import Lost, Order, close, take_back
 from imagenette.tracking.client import resolve_uri
+from imagenette.tracking.outbox import count_lacking
 from imagenette.tracking.parent import StudyRun
 
 GLANCE = 0.5  # seconds between two looks at the rows; up to 2 where a look takes long
@@ -56,16 +68,18 @@ class Plan:
 
 def run_study(definition: Definition, plan: Plan) -> int:
     """Run or resume; the exit code. InputError before anything is made or changed."""
+    if "MLFLOW_RUN_ID" in os.environ:
+        follow_parent(signal.SIGTERM)  # `mlflow run`, when stopped, leaves its child running
     shares = share_out(plan.workers, cores=len(os.sched_getaffinity(0)), gpus=visible_gpus())
     digests = check_data(definition, shares)
     storage = open_storage(plan.storage)
-    with said_in_one_line():
+    with said_in_one_line(), stop_requests() as stopping:
         study_id = open_study(storage, definition.name)
         queue = Queue(storage.engine, study_id)
         check_same(definition, queue.rows())
         record = queue.introduce(definition.name, facts(definition))
         check_facts(definition, record)
-        queue.update_record(facts=facts(definition))  # arms and seeds may have been added
+        queue.update_record(facts=facts(definition))  # trials may have been added
         queue.fill(planned(definition))
         if plan.retry_failed:
             queue.retry_failed()
@@ -73,68 +87,111 @@ def run_study(definition: Definition, plan: Plan) -> int:
         trials = Trials(storage, study_id, search=definition.search)
         parent = open_parent(definition, plan, record, folder, queue.rows())
         queue.update_record(parent_run_id=parent.run_id)
-        reuse(definition, queue, trials, parent, digests)
-        announce(definition, plan, queue.rows(), folder)
-    orders = [order(definition, plan, share, parent, folder) for share in shares]
-    page = Page(definition, parent, folder)
-    with stop_requests() as stopping:
-        rows = drive(definition, plan, queue, trials, page, orders, folder, stop=lambda: bool(stopping))
-        return end(definition, plan, page, rows, stopped=bool(stopping))
+        page = Page(definition, parent, folder)
+        drive = Drive(definition, plan, queue, trials, page, lambda: bool(stopping))
+        try:
+            reuse(definition, queue, trials, parent, digests)
+            announce(definition, plan, queue.rows(), folder)
+            drive.run([order(definition, plan, share, parent, folder) for share in shares], folder)
+        except RunError as error:  # a server stayed away; what is done is done, and the rest can go on
+            print(f"imagenette: {error}", file=sys.stderr)
+            drive.broken = True
+        return end(definition, plan, drive, stopped=bool(stopping))
 
 
-def drive(
-    definition: Definition,
-    plan: Plan,
-    queue: Queue,
-    trials: Trials,
-    page: Page,
-    orders: Sequence[Order],
-    folder: Path,
-    *,
-    stop: Callable[[], bool],
-) -> list[Row]:
-    """Until every cell has ended, or somebody asks to stop, or no worker can be kept alive; the rows then."""
-    watch, patience = Watch(plan.grace), Patience(stop)
-    with watching(definition.name) as view:
-        rows = patience(queue.rows)
-        view.update(rows)
-        with Crew.of(orders if any(not row.ended for row in rows) else [], folder) as crew:
-            while True:
-                began = time.monotonic()
-                rows = patience(queue.rows, away=watch.forget)
-                took = time.monotonic() - began
-                view.update(rows, workers_alive=crew.alive)
-                record_failures(definition, queue, page.parent, rows, patience)
-                page.refresh(rows)
-                if all(row.ended for row in rows) or stop() or crew.over:
-                    break
-                take_back(queue, watch, patience)
-                crew.mend()
-                time.sleep(max(GLANCE, min(20 * took, 2.0)))
-            crew.stop()
-        rows = patience(queue.rows)
-        patience(lambda: trials.reconcile(rows))
-        record_failures(definition, queue, page.parent, rows, patience)
-        view.update(rows, workers_alive=0)
-    return rows
+@dataclass
+class Drive:
+    """A study under way on this machine."""
+
+    definition: Definition
+    plan: Plan
+    queue: Queue
+    trials: Trials
+    page: Page
+    stop: Callable[[], bool]
+    rows: list[Row] = field(default_factory=list)
+    """As they were seen last."""
+    broken: bool = False
+
+    def run(self, orders: Sequence[Order], folder: Path) -> None:
+        """Until every cell has ended, or somebody asks to stop, or no worker can be kept alive."""
+        watch, patience = Watch(self.plan.grace), Patience(self.stop)
+        with watching(self.definition.name) as view:
+            self.rows = patience(self.queue.rows)
+            view.update(self.rows)
+            left = any(not row.ended for row in self.rows)
+            with Crew.of(orders if left else [], folder) as crew:
+                while True:
+                    began = time.monotonic()
+                    self.rows = patience(self.queue.rows)
+                    took = time.monotonic() - began
+                    view.update(self.rows, workers_alive=crew.alive)
+                    self.record_failures(patience)
+                    self.page.refresh(self.rows)
+                    if all(row.ended for row in self.rows) or self.stop() or crew.over:
+                        break
+                    take_back(self.queue, self.trials, watch, patience)
+                    crew.mend()
+                    time.sleep(max(GLANCE, min(20 * took, 2.0)))
+                crew.stop()
+            take_back(self.queue, self.trials, watch, patience)  # of workers that had to be killed
+            patience(lambda: self.trials.reconcile(self.queue.rows))
+            self.rows = patience(self.queue.rows)
+            self.record_failures(patience, everywhere=True)
+            self.recount(patience)
+            view.update(self.rows, workers_alive=0)
+
+    def record_failures(self, patience: Patience, *, everywhere: bool = False) -> None:
+        """Have MLflow know why a training failed that could not say so itself: those of this machine, whose
+        folders are here; at the end all."""
+        here = place()
+        for row in self.rows:
+            if row.state != "failed" or row.marked or not (everywhere or row.place == here):
+                continue
+            run_id = self.page.parent.record_failure(
+                name=row.cell,
+                arm=row.arm,
+                seed=str(row.values.get("seed", self.definition.seeds[0])),
+                trial=row.trial,
+                reason=row.reason or "unknown",
+                output=Path(row.output) if row.output and row.place == here else None,
+                run_id=row.run_id,
+                uid=f"{self.page.parent.uid}:{row.cell}:{row.attempt}",
+            )
+            if run_id is None:  # the server is away: later
+                return
+            patience(partial(self.queue.mark, row, run_id))
+
+    def recount(self, patience: Patience) -> None:
+        """What `imagenette sync` has sent since a run ended is no longer missing."""
+        for number, row in enumerate(self.rows):
+            if (
+                row.unsynced
+                and row.output
+                and Path(row.output).is_dir()
+                and not count_lacking(Path(row.output))
+            ):
+                patience(partial(self.queue.synced, row))
+                self.rows[number] = replace(row, unsynced=0)
 
 
-def end(definition: Definition, plan: Plan, page: Page, rows: Sequence[Row], *, stopped: bool) -> int:
+def end(definition: Definition, plan: Plan, drive: Drive, *, stopped: bool) -> int:
     """Close the parent run, say what is missing, and give the exit code."""
-    failed = any(row.state == "failed" for row in rows)
+    rows = drive.rows
     said = missing_line(definition.name, rows, command=plan.again)
-    if all(row.state in ("done", "pruned") for row in rows):
+    if rows and not drive.broken and all(row.state in ("done", "pruned") for row in rows):
         status, code = "finished", EXIT_DONE
-    elif failed and all(row.ended for row in rows):
-        status, code = "failed", EXIT_FAILED
+    elif stopped and not (rows and all(row.ended for row in rows)):
+        status, code = "preempted", EXIT_PREEMPTED
     else:
-        status, code = ("preempted", EXIT_PREEMPTED) if stopped else ("failed", EXIT_FAILED)
-    elsewhere = any(row.state == "running" for row in rows)
+        status, code = "failed", EXIT_FAILED
+    elsewhere = any(row.state == "running" and row.place != place() for row in rows)
+    page = drive.page
     known = page.refresh(rows, now=True) if elsewhere else page.end(rows, status, "" if code == 0 else said)
     unsynced = [row for row in rows if row.unsynced and row.state != "failed"]
     if code == EXIT_DONE and (unsynced or not known):
-        folders = " ".join(sorted({str(Path(row.output or "").parent) for row in unsynced}))
-        lacking = f"`imagenette sync {folders}` sends what is missing" if unsynced else "run it again"
+        folders = " ".join(sorted({f"{Path(row.output or '').parent} on {row.host}" for row in unsynced}))
+        lacking = f"`imagenette sync DIR` sends what is in {folders}" if unsynced else "run it again"
         print(f"imagenette: the tracking server lacks records of this study: {lacking}", file=sys.stderr)
         code = EXIT_UNSYNCED
     print(f"imagenette: {said}" if code else said, file=sys.stderr)
@@ -153,7 +210,7 @@ def open_parent(
     varied = {name: ", ".join(map(str, values)) for name, values in definition.factors.items()}
     if definition.search:
         varied = {name: str(space) for name, space in definition.search.space.items()}
-    return StudyRun.open(
+    parent = StudyRun.open(
         tracking_uri=plan.tracking_uri,
         experiment=plan.experiment,
         name=definition.name,
@@ -170,6 +227,13 @@ def open_parent(
         known_run_id=record.parent_run_id,
         files=[source],
     )
+    if record.parent_run_id not in (None, parent.run_id):
+        where = hide_secrets(resolve_uri(plan.tracking_uri))
+        print(
+            f"imagenette: parent run {record.parent_run_id} is not on {where}: made again there",
+            file=sys.stderr,
+        )
+    return parent
 
 
 def reuse(
@@ -190,12 +254,17 @@ def reuse(
             if row is None:  # somebody trains it this very moment
                 continue
             trial = trials.open(row, seed=0)
-            run_id = parent.add_reused(name=row.cell, arm=row.arm, source=source, trial=trial.number)
-            queue.note(row, trial=trial.number, trial_id=trial.trial_id, reused=source.run_id)
+            if source.tags.get("mlflow.parentRunId") == parent.run_id:
+                run_id = source.run_id  # our own: it ended, and its worker was lost before it could tell
+            else:
+                run_id = parent.add_reused(name=row.cell, arm=row.arm, source=source, trial=trial.number)
+                queue.note(row, reused=source.run_id)
+            queue.note(row, trial=trial.number, trial_id=trial.trial_id)
             names = ("best/", "selected/", "final/")
             metrics = {name: value for name, value in source.metrics.items() if name.startswith(names)}
             outcome = Outcome(status="finished", metrics=metrics, run_id=run_id)
-            close(definition.objective, queue, trials, row, trial, outcome, None, Patience())
+            with suppress(Lost):
+                close(definition.objective, queue, trials, row, trial, outcome, None, Patience())
 
 
 def announce(definition: Definition, plan: Plan, rows: Sequence[Row], folder: Path) -> None:
@@ -212,6 +281,7 @@ def order(definition: Definition, plan: Plan, share: Share, parent: StudyRun, fo
     """What one worker is told."""
     some = definition.cells[0].config if definition.cells else definition.configure({})
     processes = processes_of(some, share)
+    threads = {} if some.workers else {"workers": str(max(1, share.threads // processes))}
     uri = resolve_uri(plan.tracking_uri)
     env = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": parent.experiment}
     return Order(
@@ -222,7 +292,7 @@ def order(definition: Definition, plan: Plan, share: Share, parent: StudyRun, fo
         runs=folder,
         command=plan.command,
         env={**env, **share.env(processes)},
-        knobs={} if some.workers else {"workers": str(max(1, share.threads // processes))},
+        knobs={name: some.params()[name] for name in OPERATIONAL} | threads,
         tracking_uri=uri,
         parent_run_id=parent.run_id,
         grace=plan.grace,
@@ -231,28 +301,3 @@ def order(definition: Definition, plan: Plan, share: Share, parent: StudyRun, fo
         seed=definition.seeds[0],
         driver=os.getpid(),
     )
-
-
-# -- while it runs ------------------------------------------------------------------------------------
-
-
-def record_failures(
-    definition: Definition, queue: Queue, parent: StudyRun, rows: Sequence[Row], patience: Patience
-) -> None:
-    """Have MLflow know why a training of this machine failed that could not say so itself."""
-    here = Worker.here().host
-    for row in rows:
-        if row.state != "failed" or row.marked or row.host != here:
-            continue
-        run_id = parent.record_failure(
-            name=row.cell,
-            arm=row.arm,
-            seed=str(row.values.get("seed", definition.seeds[0])),
-            trial=row.trial,
-            reason=row.reason or "unknown",
-            output=Path(row.output) if row.output else None,
-            run_id=row.run_id,
-            uid=f"{parent.uid}:{row.cell}:{row.attempt}",
-        )
-        if run_id:
-            patience(partial(queue.mark, row, run_id))

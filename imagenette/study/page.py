@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ class Page:
         self._definition, self.parent, self._folder = definition, parent, folder
         self._shown: list[tuple[str, int]] = []
         self._next_table = self._next_beat = 0.0
+        self._description = ""
 
     def refresh(self, rows: Sequence[Row], *, now: bool = False) -> bool:
         """Bring the parent run up to date where it is time to; whether the server has it."""
@@ -48,7 +50,10 @@ class Page:
         fresh = state != self._shown and clock >= self._next_table
         if not (now or fresh or clock >= self._next_beat):
             return True
-        description, files = self._write(rows)
+        self._description = description = describe(
+            self._definition, rows, importances(rows, search=self._definition.search)
+        )
+        files = self._write(rows, description)
         done = sum(row.state == "done" for row in rows)
         known = self.parent.refresh(
             files=files, description=description, metrics=self._metrics(rows), step=done
@@ -62,12 +67,18 @@ class Page:
     def end(self, rows: Sequence[Row], status: str, reason: str) -> bool:
         """The last version; then the parent run is closed."""
         known = self.refresh(rows, now=True)
-        description, _ = self._write(rows)
-        return self.parent.end(status, reason=reason, description=description) and known
+        return self.parent.end(status, reason=reason, description=self._description) and known
 
-    def _write(self, rows: Sequence[Row]) -> tuple[str, list[Path]]:
+    def _write(self, rows: Sequence[Row], description: str) -> list[Path]:
+        """Files in the study's folder; fewer, with a line that says so, where the disk is full."""
+        try:
+            return self._written(rows, description)
+        except OSError as error:
+            print(f"imagenette: {self._folder}: {error.strerror}", file=sys.stderr)
+            return []
+
+    def _written(self, rows: Sequence[Row], description: str) -> list[Path]:
         definition = self._definition
-        description = describe(definition, rows, importances(rows))
         files = [self._folder / name for name in ("table.md", "cells.csv", "figure.png")]
         write_whole(files[0], description)
         write_whole(files[1], table.csv_text(rows, objective=definition.objective))
@@ -79,7 +90,7 @@ class Page:
             references=definition.references,
             rows=rows,
         )
-        return description, files
+        return files
 
     def _metrics(self, rows: Sequence[Row]) -> dict[str, float]:
         values = [row.value for row in rows if row.state == "done" and row.value is not None]

@@ -3,7 +3,7 @@
 Optuna's own claims are not exclusive on SQLite and its heartbeats need `study.optimize`, so who works on what
 is kept here, in a table beside Optuna's (same database, same engine): every change of a row is one UPDATE
 that names the state and the owner it expects, and counts only if the database says it changed a row. That
-holds on SQLite and PostgreSQL alike, and needs no lock that a dead or frozen worker could keep.
+holds on SQLite and PostgreSQL alike, with no lock that outlives a transaction.
 
 A claim is given up for dead when its process is gone (same host) or its beat has not moved for `grace`
 seconds as watched from here: no clocks are compared, and an outage of the database ages nobody.
@@ -122,7 +122,7 @@ class Row:
     started: float | None = None
     """Unix seconds, of the last attempt."""
     seconds: float | None = None
-    """How long the ended attempt took."""
+    """How long it took, over all attempts."""
     progress: float = 0.0
     """Share of the epochs done, [0, 1]."""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -167,8 +167,10 @@ class Worker:
 
 
 def place() -> str:
-    """Host name and process namespace: containers that share a host's name do not share its processes."""
-    return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
+    """Where a process id means something: cloned machines share names, containers of one machine do not share
+    its processes."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,7 +272,6 @@ class Queue:
                     trial=None,
                     trial_id=None,
                     started=time.time(),
-                    seconds=None,
                     progress=0.0,
                 )
                 .returning(CELLS)
@@ -310,13 +311,19 @@ class Queue:
         """Let failed cells be claimed again; how many."""
         with self._engine.begin() as db:
             failed = update(CELLS).where(self._mine, CELLS.c.state == "failed")
-            return int(db.execute(failed.values(state="waiting", losses=0, marked=0)).rowcount)
+            return int(db.execute(failed.values(state="waiting", losses=0, marked=0, seconds=None)).rowcount)
 
     def mark(self, row: Row, run_id: str | None) -> None:
         """MLflow has the reason of a failed cell."""
         this = and_(self._mine, CELLS.c.cell == row.cell, CELLS.c.attempt == row.attempt)
         with self._engine.begin() as db:
             db.execute(update(CELLS).where(this).values(marked=1, run_id=run_id or CELLS.c.run_id))
+
+    def synced(self, row: Row) -> None:
+        """The tracking server has all of an ended cell's run."""
+        this = and_(self._mine, CELLS.c.cell == row.cell, CELLS.c.attempt == row.attempt)
+        with self._engine.begin() as db:
+            db.execute(update(CELLS).where(this).values(unsynced=0))
 
     @property
     def _mine(self) -> Any:
@@ -336,10 +343,14 @@ class Watch:
     grace: float
     here: str = field(default_factory=place)
     _seen: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
+    _last: float = 0.0
 
     def stale(self, running: Sequence[Row], *, now: float | None = None) -> list[tuple[Row, str]]:
         """Rows to take back, each with its reason. now: seconds of a monotonic clock."""
         now = time.monotonic() if now is None else now
+        if now - self._last > self.grace / 3:  # we were frozen or waiting ourselves: nobody was watched
+            self._seen.clear()
+        self._last = now
         kept: dict[tuple[str, int], tuple[int, float]] = {}
         found = []
         for row in running:
@@ -352,10 +363,6 @@ class Watch:
                 found.append((row, f"no sign of life from {row.host} for {self.grace:g} s"))
         self._seen = kept
         return found
-
-    def forget(self) -> None:
-        """The database did not answer: nobody could beat, so nobody has aged."""
-        self._seen.clear()
 
 
 def _row(mapping: RowMapping) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from rich.console import Console
@@ -26,7 +27,7 @@ def show_status(name: str | None, storage_url: str | None, *, watch: bool) -> No
         console.print(status_table(name, queue.rows(), now=time.time()))
         return
     patience = Patience()
-    with watching(name, console=console) as view:
+    with watching(name, console=console) as view, contextlib.suppress(KeyboardInterrupt):
         while True:
             rows = patience(queue.rows)
             view.update(rows)

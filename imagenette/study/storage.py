@@ -15,16 +15,19 @@ from typing import Any, TypeVar
 import optuna
 import tenacity
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from imagenette.errors import InputError, RunError
+from imagenette.errors import InputError, RunError, hide_secrets
 from imagenette.study.queue import METADATA, Queue
 
 DEFAULT = "sqlite:///optuna.db"
 WAIT = 600.0  # seconds for the database to come back, before a worker gives up
+LAST_WAIT = 10.0  # the same, once somebody asks to stop
 AWAY = (DBAPIError, PoolTimeoutError, optuna.exceptions.StorageInternalError)
-"""What is raised while the database does not answer."""
+"""What is raised while the database does not answer..."""
+WRONG = (DataError, IntegrityError, ProgrammingError)
+"""...but for these: it answers, and says no."""
 
 T = TypeVar("T")
 
@@ -40,26 +43,25 @@ def resolve_storage(url: str | None) -> str:
         backend = ""
     if backend not in ("sqlite", "postgresql") or (backend == "sqlite" and not parsed.database):
         raise InputError(
-            f"storage={said}: storage must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+            f"storage={hide_secrets(said)}: storage must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
         )
     if backend == "sqlite":
         return f"sqlite:///{Path(str(parsed.database)).resolve()}"
     return said
 
 
-def hide_password(url: str) -> str:
-    return make_url(url).render_as_string(hide_password=True)
-
-
 def open_storage(url: str, *, create: bool = True) -> optuna.storages.RDBStorage:
     """Connect, and make what tables are missing. RunError in one line if nothing answers."""
+    file = make_url(url).database if url.startswith("sqlite") else None
+    if file and not create and not Path(file).exists():
+        raise InputError(f"storage={url}: there is no such file, so no study yet")
     try:
         # Two processes that make the same tables at once: one of them loses, and finds them there.
         several = tenacity.stop_after_attempt(4)
         retrying = tenacity.Retrying(stop=several, wait=tenacity.wait_random(0.1, 1), reraise=True)
         return retrying(lambda: connect(url, create=create))
     except (*AWAY, RuntimeError) as error:
-        raise RunError(f"storage {hide_password(url)} does not answer: {_cause(error)}") from error
+        raise RunError(f"storage {hide_secrets(url)} does not answer: {_cause(error)}") from error
 
 
 def connect(url: str, *, create: bool = False) -> optuna.storages.RDBStorage:
@@ -88,7 +90,7 @@ def find_queue(storage: optuna.storages.RDBStorage, name: str) -> Queue:
         return Queue(storage.engine, storage.get_study_id_from_name(name))
     except KeyError:
         names = ", ".join(sorted(study.study_name for study in storage.get_all_studies())) or "none"
-        raise InputError(f"study {name}: not in {hide_password(storage.url)}; there are: {names}") from None
+        raise InputError(f"study {name}: not in {hide_secrets(storage.url)}; there are: {names}") from None
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,10 @@ class Patience:
     """Does things again while the database does not answer."""
 
     unless: Callable[[], bool] = lambda: False
-    """Whether somebody asks to stop: then it is not waited any longer."""
+    """Whether somebody asks to stop: then it is not waited for long."""
 
-    def __call__(self, action: Callable[[], T], *, away: Callable[[], None] = lambda: None) -> T:
-        """What action gives. away: told before each wait. RunError after WAIT seconds, or once `unless`.
+    def __call__(self, action: Callable[[], T]) -> T:
+        """What action gives. RunError after WAIT seconds, or LAST_WAIT.
 
         What is done must bear being done twice: an answer may be lost after a commit."""
 
@@ -107,12 +109,11 @@ class Patience:
             if state.attempt_number == 1:
                 error = state.outcome.exception() if state.outcome else None
                 print(f"imagenette: storage does not answer ({_cause(error)}): waiting", file=sys.stderr)
-            away()
 
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(AWAY),
+            retry=tenacity.retry_if_exception(lambda e: isinstance(e, AWAY) and not isinstance(e, WRONG)),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=3),
-            stop=lambda state: (state.seconds_since_start or 0.0) > WAIT or self.unless(),
+            stop=lambda state: (state.seconds_since_start or 0) > (LAST_WAIT if self.unless() else WAIT),
             before_sleep=waits,
             reraise=True,
         )
@@ -147,5 +148,5 @@ def _cause(error: BaseException | None) -> str:
     """The innermost reason, as one short line."""
     while error is not None and (error.__cause__ or error.__context__):
         error = error.__cause__ or error.__context__
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
+    lines = [line for line in str(error).splitlines() if line.strip("() ")] or [type(error).__name__]
+    return hide_secrets(lines[0].strip()[:200])

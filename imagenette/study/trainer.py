@@ -32,7 +32,8 @@ class Outcome:
     """How a trial's training ended."""
 
     status: str
-    """finished, pruned, failed, or stopped (it can go on from where it is)."""
+    """finished, pruned, failed, stopped (it can go on from where it is), or untracked (the tracking server
+    let it open no run: as if it had not begun)."""
     metrics: dict[str, float] = field(default_factory=dict)
     unsynced: int = 0
     run_id: str | None = None
@@ -81,8 +82,8 @@ def run_training(
     once it says no, the training is asked to save and end. prune: the study's answer after an epoch.
     """
     output = training.output
-    if output.exists():
-        evict(output)
+    if output.exists() and not evict(output, wanted):
+        return Outcome(status="stopped", reason="stopped on request")
     before = Result.read(output)
     if before and before.status in ("finished", "pruned"):  # its worker died before it could tell
         return _outcome(before)
@@ -116,7 +117,12 @@ def run_training(
             if listener in ready and listener and prune:
                 listener.answer(prune if deadline is None else lambda reports: False)
         _kill_group(process.pid)  # whatever a dead training left there
-    return judge(process.returncode, Result.read(output), output / "train.log", stopped=deadline is not None)
+    return judge(
+        process.returncode,
+        Result.read(output),
+        output / "train.log",
+        stopped=deadline is not None or not wanted(),
+    )
 
 
 def judge(code: int, result: Result | None, log: Path, *, stopped: bool) -> Outcome:
@@ -129,6 +135,8 @@ def judge(code: int, result: Result | None, log: Path, *, stopped: bool) -> Outc
         )
     if result is None:
         return Outcome(status="failed", reason=_how(code, log), said_itself=False)
+    if result.status == "untracked":
+        return Outcome(status="untracked", reason=result.message)
     if result.status == "preempted":
         reason = f"ended by a signal from outside: {result.message}"
         return Outcome(status="failed", run_id=result.run_id, reason=reason, said_itself=False)
@@ -136,18 +144,22 @@ def judge(code: int, result: Result | None, log: Path, *, stopped: bool) -> Outc
     return Outcome(status="failed", run_id=result.run_id, reason=reason, unsynced=result.unsynced)
 
 
-def evict(output: Path) -> None:
-    """End a training that still holds the folder: its worker is frozen or gone, and the cell is ours now."""
+def evict(output: Path, wanted: Callable[[], bool]) -> bool:
+    """End a training that still holds the folder: its worker is frozen or gone, and the cell is ours now.
+    False if it ceased to be ours meanwhile."""
     deadline = time.monotonic() + GRACE
-    for process in holders(output):
+    for process in holders(output) if wanted() else []:
         with contextlib.suppress(psutil.Error):
             process.terminate()
     while left := holders(output):
+        if not wanted():
+            return False
         if time.monotonic() > deadline:
             for process in left:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
         time.sleep(0.1)
+    return True
 
 
 def holders(output: Path) -> list[psutil.Process]:
@@ -204,6 +216,7 @@ def _how(code: int, log: Path) -> str:
         return f"killed by {name}{hint}"
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     last = lines[-1].removeprefix("imagenette: ") if lines and not lines[-1].startswith("$ ") else ""
+    last = "".join(letter for letter in last if letter.isprintable())
     return f"exit code {code}{': ' + last if last else ''}"
 
 

@@ -3,7 +3,7 @@ is done here may be done twice, or by anybody."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -60,11 +60,13 @@ class Trials:
     def report(self, trial_id: int, accuracies: Mapping[int, float]) -> bool:
         """Tell the accuracy of each epoch, and whether the pruner would stop here."""
         known = self._storage.get_trial(trial_id).intermediate_values
-        for epoch, accuracy in accuracies.items():
-            if epoch not in known:
-                self._storage.set_trial_intermediate_value(trial_id, epoch, accuracy)
-        frozen = self._storage.get_trial(trial_id)
-        return self.study.pruner.prune(self.study, frozen)
+        try:
+            for epoch, accuracy in accuracies.items():
+                if epoch not in known:
+                    self._storage.set_trial_intermediate_value(trial_id, epoch, accuracy)
+        except optuna.exceptions.UpdateFinishedTrialError:  # taken back meanwhile: the claim's loss ends it
+            return False
+        return self.study.pruner.prune(self.study, self._storage.get_trial(trial_id))
 
     def close(self, trial_id: int, state: str, value: float | None, **attrs: Any) -> None:
         """End a trial: done, pruned or failed. One that has ended already stays as it is."""
@@ -77,32 +79,23 @@ class Trials:
         except optuna.exceptions.UpdateFinishedTrialError:
             pass
 
-    def reconcile(self, rows: Iterable[Row]) -> None:
+    def reconcile(self, read_rows: Callable[[], Sequence[Row]]) -> None:
         """Close what dead workers left open: rows that ended while Optuna was not told, trials of attempts
         that were given up, trials that no row knows."""
-        rows = list(rows)
-        ended = {row.trial_id: row for row in rows if row.ended and row.trial_id is not None}
-        attempts = {row.cell: row for row in rows}
-        open_trials = self._storage.get_all_trials(self._id, deepcopy=False, states=(TrialState.RUNNING,))
-        for trial in open_trials:
-            row = ended.get(trial._trial_id)
-            if row:
-                self.close(
-                    trial._trial_id,
-                    row.state,
-                    row.value,
-                    reason=row.reason,
-                    run_id=row.run_id,
-                    output=row.output,
-                )
-                continue
-            now = attempts.get(trial.user_attrs.get("cell", ""))
-            attempt = trial.user_attrs.get("attempt", 0)
-            over = now is not None and (now.state == "waiting" or now.ended or now.attempt > attempt)
-            unknown = now is None and all(row.ended for row in rows)
-            if over or unknown:
-                reason = (now.reason if now and now.state != "done" else None) or "its worker was lost"
-                self.close(trial._trial_id, "failed", None, reason=reason)
+        # The trials first: a row read afterwards is never older than its trial.
+        running = self._storage.get_all_trials(self._id, deepcopy=False, states=(TrialState.RUNNING,))
+        rows = {row.cell: row for row in read_rows()}
+        for trial in running:
+            row = rows.get(trial.user_attrs.get("cell", ""))
+            if row is None:
+                if all(other.ended for other in rows.values()):
+                    self.close(trial._trial_id, "failed", None, reason="its worker was lost")
+            elif row.ended and row.trial_id == trial._trial_id:
+                about = {"reason": row.reason, "run_id": row.run_id, "output": row.output}
+                self.close(trial._trial_id, row.state, row.value, **about)
+            elif row.state != "running" or row.attempt > trial.user_attrs.get("attempt", 0):
+                reason = row.reason if row.state != "done" else None
+                self.close(trial._trial_id, "failed", None, reason=reason or "its worker was lost")
 
     @property
     def study(self) -> optuna.Study:
@@ -118,12 +111,12 @@ class Trials:
     def _frozen(self, row: Row, **more: Any) -> FrozenTrial:
         """The row's values as a trial, in the space that Optuna's dashboard shows."""
         space = self._search.space if self._search else None
-        values = {name: value for name, value in row.values.items() if space is None or name in space}
-        kinds = {n: _range(space[n]) if space else _kind(n, value) for n, value in values.items()}
-        return optuna.create_trial(params=values, distributions=kinds, **more)
+        known = {n: _range(space[n]) if space and n in space else _kind(n, v) for n, v in row.values.items()}
+        kinds = {n: kind for n, kind in known.items() if kind and (space is None or n in space)}
+        return optuna.create_trial(params={n: row.values[n] for n in kinds}, distributions=kinds, **more)
 
 
-def importances(rows: Sequence[Row]) -> dict[str, float]:
+def importances(rows: Sequence[Row], *, search: Search | None = None) -> dict[str, float]:
     """Share of the objective's variance that each varied knob explains (the seed is one of them), by fANOVA
     on the finished cells, largest first; empty while fewer than two knobs vary or too few cells are done."""
     done = [row for row in rows if row.state == "done" and row.value is not None]
@@ -132,7 +125,8 @@ def importances(rows: Sequence[Row]) -> dict[str, float]:
     varied = {name: list(values) for name, values in choices.items() if len(values) > 1}
     if len(varied) < 2 or len(done) < 4 * len(varied) or len({row.value for row in done}) == 1:
         return {}
-    kinds = {name: _span(values) for name, values in varied.items()}
+    space = search.space if search else {}
+    kinds = {n: _range(space[n]) if n in space else CategoricalDistribution(c) for n, c in varied.items()}
     study = optuna.create_study(direction="maximize")
     for row in done:
         params = {name: row.values[name] for name in varied}
@@ -164,18 +158,12 @@ def _range(dimension: Range | Choices) -> BaseDistribution:
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
 
 
-def _kind(name: str, value: Any) -> BaseDistribution:
-    """For a grid: wide enough that later cells of the same knob fit too."""
+def _kind(name: str, value: Any) -> BaseDistribution | None:
+    """For a grid: wide enough that later cells of the same knob fit too. None for free text (a path), whose
+    values Optuna would want to know all in advance."""
     if isinstance(value, bool):
         return CategoricalDistribution((False, True))
     if isinstance(value, str):
-        return CategoricalDistribution(get_args(Config.model_fields[name].annotation) or (value,))
-    return IntDistribution(0, 2**31 - 1) if isinstance(value, int) else FloatDistribution(0.0, 100.0)
-
-
-def _span(values: Sequence[Any]) -> BaseDistribution:
-    """Few values are categories; many are a search's, each drawn once from a range."""
-    if len(values) <= 20 or isinstance(values[0], str):
-        return CategoricalDistribution(values)
-    kind = IntDistribution if isinstance(values[0], int) else FloatDistribution
-    return kind(min(values), max(values))
+        options = get_args(Config.model_fields[name].annotation)
+        return CategoricalDistribution(options) if value in options else None
+    return IntDistribution(0, 2**53) if isinstance(value, int) else FloatDistribution(0.0, 1e300)

@@ -16,7 +16,9 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import replace
+import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,16 @@ from imagenette.config import Config, resolve
 from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, RunError
 from imagenette.processes import follow_parent
 from imagenette.pruning import Reports
-from imagenette.study.queue import Queue, Row, Watch, Worker
+from imagenette.study.queue import MOST_LOSSES, Queue, Row, Watch, Worker
 from imagenette.study.search import Search
-from imagenette.study.storage import Patience, connect, open_study
+from imagenette.study.storage import AWAY, Patience, connect, open_study
+from imagenette.study.table import one_line
 from imagenette.study.trainer import Outcome, Training, epochs_done, held_elsewhere, run_training
 from imagenette.study.trials import OpenTrial, Trials
 from imagenette.tracking.client import check_alive
 from imagenette.tracking.outbox import holds_run, read_card
 
+PAUSE = 5.0  # seconds before the next cell after one that could not begin
 IDLE = 0.5  # seconds between two looks for a cell to claim
 
 
@@ -97,20 +101,22 @@ def work(order: Order, stopping: threading.Event) -> int:
         await_server(order, stopping)
         row = patience(lambda: queue.claim(me)) if not stopping.is_set() else None
         if row:
-            run_cell(order, queue, trials, row, patience)
+            if not run_cell(order, queue, trials, row, patience):
+                stopping.wait(PAUSE)
         elif patience(queue.unfinished) == 0:
-            patience(lambda: trials.reconcile(queue.rows()))
+            patience(lambda: trials.reconcile(queue.rows))
             return EXIT_DONE
         else:
-            take_back(queue, watch, patience)
+            take_back(queue, trials, watch, patience)
             stopping.wait(IDLE * random.uniform(0.5, 1.5))
     return EXIT_PREEMPTED
 
 
-def run_cell(order: Order, queue: Queue, trials: Trials, row: Row, patience: Patience) -> None:
-    """One attempt at a claimed cell, from the trial's opening to its close."""
+def run_cell(order: Order, queue: Queue, trials: Trials, row: Row, patience: Patience) -> bool:
+    """One attempt at a claimed cell, from the trial's opening to its close. False if it could not begin, for
+    no fault of its own: better to wait a little before the next."""
     try:
-        with Hold(queue, row, patience, beat=order.grace / 6) as hold:
+        with Hold(queue, row, patience, beat=min(order.grace, 60.0) / 6) as hold:
             trial = patience(lambda: trials.open(row, seed=order.seed))
             config = configure(order, row, trial)
             output = folder(order, row)
@@ -127,13 +133,19 @@ def run_cell(order: Order, queue: Queue, trials: Trials, row: Row, patience: Pat
                 command=order.command,
                 env={**os.environ, **order.env},
                 wanted=lambda: not patience.unless() and not hold.lost.is_set(),
-                prune=pruner(order, trials, trial, patience),
+                prune=pruner(order, trials, trial),
             )
-        if outcome.status == "failed" and not outcome.said_itself and not reachable(order):
-            outcome = replace(outcome, status="stopped")  # it could not even begin: not the cell's fault
         close(order.objective, queue, trials, row, trial, outcome, output, patience)
+        return outcome.status != "untracked"
     except Lost:
         print(f"imagenette: {row.cell}: taken over by another worker", file=sys.stderr)
+    except RunError:
+        raise
+    except Exception as error:  # a bug of ours, or a database that refuses: this cell's end, not the study's
+        traceback.print_exc()
+        reason = one_line(f"{type(error).__name__}: {error}")
+        patience(lambda: queue.finish(row, "failed", reason=reason, marked=0))
+    return True
 
 
 def close(
@@ -150,7 +162,7 @@ def close(
     run_id = outcome.run_id or (run_of(output) if output else None)
     known: dict[str, Any] = {
         "run_id": run_id,
-        "seconds": time.time() - (row.started or time.time()),
+        "seconds": (row.seconds or 0.0) + time.time() - (row.started or time.time()),
         "reason": outcome.reason,
     }
     said_itself = outcome.said_itself
@@ -162,6 +174,9 @@ def close(
         else:
             known["reason"] = f"its objective {objective} is {value}"
             state, value, said_itself = "failed", None, False
+    if state == "untracked":
+        known["losses"] = row.losses + 1
+        state, said_itself = ("failed", False) if row.losses + 1 >= MOST_LOSSES else ("waiting", True)
     known |= {"unsynced": outcome.unsynced, "marked": int(said_itself)}
     if not patience(lambda: queue.finish(row, state, **known)):
         raise Lost
@@ -191,14 +206,17 @@ def training(order: Order, row: Row, trial: OpenTrial, config: Config, output: P
     )
 
 
-def pruner(order: Order, trials: Trials, trial: OpenTrial, patience: Patience) -> Any:
+def pruner(order: Order, trials: Trials, trial: OpenTrial) -> Callable[[Reports], bool] | None:
     """The study's answer to `shall this run go on?`; None where nothing is ever pruned."""
     if order.search is None or order.search.pruner == "none":
         return None
 
     def prune(reports: Reports) -> bool:
         accuracies = {e: m[order.pruning_metric] for e, m in reports.items() if order.pruning_metric in m}
-        return patience(lambda: trials.report(trial.trial_id, accuracies))
+        try:
+            return trials.report(trial.trial_id, accuracies)
+        except AWAY:  # the training waits for the answer, and asks again after the next epoch
+            return False
 
     return prune
 
@@ -206,8 +224,13 @@ def pruner(order: Order, trials: Trials, trial: OpenTrial, patience: Patience) -
 def folder(order: Order, row: Row) -> Path:
     """The cell's folder: the same one in every attempt, so that a training goes on where it stopped; one
     beside it while a training on another machine still holds it."""
+    deadline = time.monotonic() + 5.0  # what only reads or sends the folder's records is soon done
     path = (order.runs / re.sub(r"[^A-Za-z0-9._=-]+", "_", row.cell)).resolve()
-    return path.with_name(f"{path.name}-attempt{row.attempt}") if held_elsewhere(path) else path
+    while held_elsewhere(path):
+        if time.monotonic() > deadline:
+            return path.with_name(f"{path.name}-attempt{row.attempt}")
+        time.sleep(0.2)
+    return path
 
 
 def run_of(output: Path) -> str | None:
@@ -215,11 +238,13 @@ def run_of(output: Path) -> str | None:
     return read_card(output).run_id if holds_run(output) else None
 
 
-def take_back(queue: Queue, watch: Watch, patience: Patience) -> None:
+def take_back(queue: Queue, trials: Trials, watch: Watch, patience: Patience) -> None:
     """Free the cells of workers that are gone or frozen."""
-    for row, reason in watch.stale(patience(queue.running, away=watch.forget)):
+    for row, reason in watch.stale(patience(queue.running)):
         if patience(lambda row=row, reason=reason: queue.take_back(row, reason)):  # type: ignore[misc]
             print(f"imagenette: {row.cell}: {reason}; it is tried again", file=sys.stderr)
+            if row.trial_id is not None:
+                patience(partial(trials.close, row.trial_id, "failed", None, reason=reason))
 
 
 def await_server(order: Order, stopping: threading.Event) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagenette.errors import InputError, RunError
+from imagenette.errors import InputError, RunError, hide_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,7 +52,8 @@ def check_alive(uri: str, *, timeout: float = 4, advice: str = _ADVICE) -> None:
     if not uri.startswith(("http://", "https://")):
         return
     try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout).close()
+        address = re.sub(r"://[^/@]*@", "://", uri).rstrip("/")  # health needs no password, urllib takes none
+        urllib.request.urlopen(f"{address}/health", timeout=timeout).close()
     except urllib.error.HTTPError as error:
         if error.code < 500:
             return  # it answers; whether it lets us in is for the first real call to say
@@ -64,7 +65,7 @@ def check_alive(uri: str, *, timeout: float = 4, advice: str = _ADVICE) -> None:
         reason = getattr(cause, "strerror", None) or str(cause)
     else:
         return
-    raise RunError(f"tracking server {uri} does not answer ({reason.lower()}): {advice}")
+    raise RunError(f"tracking server {hide_secrets(uri)} does not answer ({reason.lower()}): {advice}")
 
 
 def connect(uri: str) -> MlflowClient:
@@ -109,7 +110,7 @@ def one_line(uri: str) -> Iterator[None]:
     except (InputError, RunError):
         raise
     except Exception as error:
-        raise RunError(f"tracking server {uri}: {first_line(error)}") from error
+        raise RunError(f"tracking server {hide_secrets(uri)}: {first_line(error)}") from error
 
 
 def pages(search: Any) -> Iterator[Any]:

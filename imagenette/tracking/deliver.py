@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import tenacity
+
 from imagenette.tracking.client import first_line
 from imagenette.tracking.model import deliver_model
 from imagenette.tracking.outbox import Card, Record
@@ -33,8 +35,14 @@ def deliver(client: MlflowClient, card: Card, output: Path, record: Record) -> N
     handler = _HANDLERS.get(record.kind)
     if handler is None:
         raise RefusedError(f"unknown kind {record.kind!r}")
+    again = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_race),
+        stop=tenacity.stop_after_attempt(5),
+        wait=tenacity.wait_random(0.05, 0.5),
+        reraise=True,
+    )
     try:
-        handler(client, card, output, record.body)
+        again(handler, client, card, output, record.body)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise RefusedError(first_line(error)) from error
     except Exception as error:
@@ -142,6 +150,11 @@ def _dataset_input(dataset: dict[str, Any]) -> Any:
         profile=json.dumps({"num_rows": dataset["train_images"], **profile}),
     )
     return DatasetInput(entity, tags=[InputTag("mlflow.data.context", "training")])
+
+
+def _is_race(error: BaseException) -> bool:
+    """Whether another run made the same row (the data set they share) in the same moment: it is there now."""
+    return any(words in str(error) for words in ("UNIQUE constraint failed", "duplicate key value"))
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from tenacity import retry, stop_after_attempt, wait_random
 
-from imagenette.errors import InputError, RunError
+from imagenette.errors import InputError, RunError, hide_secrets
 from imagenette.tracking.claim import parent_of
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, resolve_uri
 from imagenette.tracking.deliver import as_metrics, log_missing_params, set_tags
@@ -251,12 +251,13 @@ class StudyRun:
         except Exception as error:  # whatever it is, the study goes on and comes again
             if not self._dead:
                 ours = isinstance(error, InputError | RunError)
-                refusal = f"tracking server {self._uri} does not take records ({first_line(error)}): {_WAITS}"
+                uri = hide_secrets(self._uri)
+                refusal = f"tracking server {uri} does not take records ({first_line(error)}): {_WAITS}"
                 print(f"imagenette: {error if ours else refusal}", file=sys.stderr)
             self._dead = True
             return None
         if self._dead:
-            print(f"imagenette: tracking server {self._uri} is back", file=sys.stderr)
+            print(f"imagenette: tracking server {hide_secrets(self._uri)} is back", file=sys.stderr)
         self._dead = False
         return done
 

@@ -49,6 +49,8 @@ if os.environ.get("STUB_RAISES") == name:
     raise RuntimeError("the sky fell")
 if os.environ.get("STUB_DIVERGES") == name:
     end("diverged", 1, message="loss is nan at epoch 1, step 3")
+if os.environ.get("STUB_UNTRACKED") == name:
+    end("untracked", 1, message="tracking server x: database is locked")
 if os.environ.get("STUB_NAN") == name:
     end("finished", metrics={"selected/holdout_accuracy": float("nan")})
 end("finished")

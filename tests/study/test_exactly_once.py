@@ -1,6 +1,6 @@
 """Whatever happens to workers and to the database: every cell ends with exactly one finished trial.
 
-One seed of each experiment here; `make test-exactly-once` runs ten of each (docs/studies.md has the result).
+One seed of each experiment here; `make test-slow` runs ten of each (docs/studies.md has the result).
 """
 
 from __future__ import annotations

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 from optuna.trial import TrialState
 
 from imagenette.study.queue import Row
@@ -45,20 +47,50 @@ def test_without_its_tracking_server_a_study_waits_and_fails_nothing(tmp_path: P
     (row,) = grid(1)
     uri = f"http://127.0.0.1:{port}"
     study = Study(f"sqlite:///{tmp_path}/optuna.db", tmp_path, [row], tracking_uri=uri)
-    (worker,) = study.start(STUB_SECONDS="2", STUB_RAISES=row.cell)
+    (worker,) = study.start(STUB_SECONDS="2", STUB_UNTRACKED=row.cell)
     wait_until(lambda: study.lines("began"))
     server.shutdown()
     server.server_close()
     wait_until(lambda: study.rows()[row.cell].state == "waiting")  # what died then is given back, not failed
-    time.sleep(3)
-    assert study.rows()[row.cell].attempt == 1
-    assert worker.poll() is None
+    assert study.rows()[row.cell].losses == 1
+    time.sleep(8)
+    assert study.rows()[row.cell].attempt == 1  # and not tried again before the server is back
+    worker.kill()
+    study.workers.clear()
     server = serve(port)
+    study.start()
     assert study.wait() == [0]
     server.shutdown()
-    ended = study.rows()[row.cell]
-    assert (ended.state, ended.attempt) == ("failed", 2)  # now it is the training's own fault
+    assert study.rows()[row.cell].state == "done"
     assert "the study waits" in study.said()
+
+
+def test_a_stop_that_reaches_everybody_at_once_fails_nothing(tmp_path: Path):
+    """As a batch system's or a container's does."""
+    (row,) = grid(1)
+    study = Study(f"sqlite:///{tmp_path}/optuna.db", tmp_path, [row])
+    (worker,) = study.start(STUB_SECONDS="30")
+    wait_until(lambda: study.lines("began"))
+    (training,) = psutil.Process(worker.pid).children()
+    worker.terminate()
+    training.terminate()
+    assert study.wait() == [75]
+    assert study.rows()[row.cell].state == "waiting"
+
+
+def test_a_worker_outlives_what_it_cannot_do(tmp_path: Path):
+    """Free text is no dimension of Optuna's, a seed may be large; what still goes wrong fails one cell."""
+    rows = grid(4)
+    values: list[dict[str, object]] = [{"data": "digits"}, {"data": "more/digits"}, {"seed": 2**50}, {}]
+    rows = [replace(r, values=r.values | v) for r, v in zip(rows, values, strict=True)]
+    rows[3] = replace(rows[3], config={"depth": 19})
+    study = Study(f"sqlite:///{tmp_path}/optuna.db", tmp_path, rows)
+    study.start()
+    assert study.wait() == [0]
+    ended = study.queue.rows()
+    assert [row.state for row in ended] == ["done", "done", "done", "failed"]
+    assert "depth" in (ended[3].reason or "")
+    assert not study.trials(TrialState.RUNNING)
 
 
 def test_a_search_asks_its_sampler_and_a_trial_given_back_keeps_its_values(tmp_path: Path):

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -279,6 +281,15 @@ def test_two_processes_may_create_one_experiment_at_once(server: Server, tmp_pat
     assert [process.wait(timeout=60) for process in both] == [0, 0]
     experiments = {the_run(tmp_path / name, server.uri).info.experiment_id for name in ("a", "b")}
     assert len(experiments) == 1
+
+
+def test_runs_that_begin_together_share_their_data_set(uri: str, tmp_path: Path) -> None:
+    """Whoever comes second finds it there: MLflow's UNIQUE constraint is no refusal."""
+    for name in ("first", "second", "third"):
+        outputs = [tmp_path / f"{name}{turn}" for turn in range(6)]
+        with ThreadPoolExecutor(len(outputs)) as pool:
+            trackers = list(pool.map(partial(opened, uri=uri, experiment=name), outputs))
+        assert [tracker.close("finished") for tracker in trackers] == [0] * len(outputs)
 
 
 def test_a_deleted_experiment_is_one_clear_line(uri: str, tmp_path: Path) -> None:
