@@ -107,7 +107,7 @@ def test_smoke_forms_are_tiny_and_their_batches_can_be_filled(name):
     for config in map(smoke.configure, points):
         assert (config.data, config.size) == ("digits", 32)
         assert config.epochs <= 3
-        assert 160 <= config.limit <= 320
+        assert 160 <= config.limit <= 640
         assert config.batch_size <= config.limit * (1 - config.holdout)
         check_batches(config, images=config.limit, world_size=1)
 
