@@ -30,7 +30,7 @@ test: install  ## every test, at most 10 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install  ## proofs of minutes: exactly one finished trial a cell, ten seeds of each experiment
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 600
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow --timeout 600
 
 check: install  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -130,7 +130,8 @@ def load(
     with _named(where):
         asked = _define(file, cuts[smoke], fixed)
     suffix = "-smoke" * smoke + (f"-{label}" if label else "")
-    return replace(asked, name=file.name + suffix, source=source)
+    published = {} if smoke else asked.references  # of other data: nothing to stand beside
+    return replace(asked, name=file.name + suffix, source=source, references=published)
 
 
 def _folder() -> Path:

@@ -75,6 +75,9 @@ def connect(url: str, *, create: bool = False) -> optuna.storages.RDBStorage:
         )
         if create:
             METADATA.create_all(storage.engine)
+            if storage.engine.dialect.name == "sqlite":
+                with storage.engine.connect() as db:  # a frozen reader would keep all others from writing
+                    db.exec_driver_sql("PRAGMA journal_mode=WAL")
     return storage
 
 
