@@ -1,10 +1,10 @@
 """What a study itself costs: trials that do nothing, on a real PostgreSQL.
 
-    python benchmarks/study_overhead.py --json benchmarks/study-overhead.json
+    python benchmarks/study_overhead.py --json benchmarks/2026-11-23-study-overhead.json
 
-Two figures. `rate`: 200 trials by 8 workers, trials per minute from the first claim to the last close, with
-the trial's process (a bare interpreter that writes a result file) and without one. `growth`: one worker,
-1,000 trials without a process; seconds per trial around the 100th against around the 1,000th.
+Two figures. `rate`: 200 trials by 8 workers, each trial a process (a bare interpreter that writes a result
+file); trials per minute from the first claim to the last close, and with the workers' start. `growth`: one
+worker, 1,000 trials without a process; seconds per trial around the 100th against around the 1,000th.
 """
 
 from __future__ import annotations
