@@ -21,6 +21,7 @@ import threading
 import time
 from datetime import date
 from pathlib import Path
+from unittest.mock import patch
 
 import optuna
 import sqlalchemy
@@ -62,9 +63,9 @@ def growth(url: str, folder: Path, *, trials: int) -> list[float]:
         ends.append(time.perf_counter())
         return NOTHING
 
-    worker.run_training = nothing  # type: ignore[assignment]
-    began = time.perf_counter()
-    worker.work(study.order, threading.Event())
+    with patch.object(worker, "run_training", nothing):
+        began = time.perf_counter()
+        worker.work(study.order, threading.Event())
     study.storage.engine.dispose()
     times = [began, *ends]
     return [after - before for before, after in itertools.pairwise(times)]

@@ -75,15 +75,18 @@ def check_fit(config: Config, dataset: Dataset, processes: int) -> None:
     check_batches(config, images=len(training), world_size=processes)
 
 
-def process_count(config: Config) -> int:
-    """nproc, with auto resolved: one for each visible GPU, or 1."""
+def process_count(config: Config, *, gpus: int | None = None) -> int:
+    """nproc, with auto resolved: one for each GPU, or 1. gpus: how many there are to use; None = all
+    visible."""
     if config.nproc != "auto":
         return config.nproc
     if config.device == "cpu":
         return 1
-    import torch
+    if gpus is None:
+        import torch
 
-    return max(1, torch.cuda.device_count())
+        gpus = torch.cuda.device_count()
+    return max(1, gpus)
 
 
 def run_elastic(job: Job, processes: int) -> Result:

@@ -8,7 +8,7 @@ from typing import Any
 
 from imagenette.config import OPERATIONAL, Config
 from imagenette.errors import InputError
-from imagenette.launch import check_fit, stored_side
+from imagenette.launch import check_fit, process_count, stored_side
 from imagenette.study.crew import Share
 from imagenette.study.definition import Definition
 from imagenette.study.queue import Row, StudyRecord
@@ -24,16 +24,9 @@ def check_data(definition: Definition, shares: Sequence[Share]) -> dict[str, str
         key = config.data, stored_side(config)
         if key not in opened:
             opened[key] = open_dataset(config.data, side=key[1])
-        for processes in {processes_of(config, share) for share in shares}:
+        for processes in {process_count(config, gpus=share.processes) for share in shares}:
             check_fit(config, opened[key], processes)
     return {data: dataset.digest for (data, _), dataset in opened.items()}
-
-
-def processes_of(config: Config, share: Share) -> int:
-    """Training processes of one cell in a worker's share of the machine."""
-    if config.nproc != "auto":
-        return config.nproc
-    return 1 if config.device == "cpu" else share.processes
 
 
 def check_same(definition: Definition, rows: Sequence[Row]) -> None:
@@ -54,11 +47,10 @@ def check_same(definition: Definition, rows: Sequence[Row]) -> None:
 
 
 def check_facts(definition: Definition, record: StudyRecord) -> None:
-    for name in ("objective", "search", "base"):
-        ours, theirs = facts(definition)[name], record.facts.get(name)
-        if name == "search" and ours and theirs:  # more trials may be asked for
-            ours, theirs = ({**told, "trials": None} for told in (ours, theirs))
-        if ours != theirs and (name != "base" or definition.search):
+    """InputError where it is there with another objective, or searches otherwise."""
+    for name, ours in facts(definition).items():
+        theirs = record.facts.get(name)
+        if ours != theirs:
             raise InputError(
                 f"study {definition.name} is already in this storage with {name}={theirs} (not {ours}): "
                 "choose another name with --label, or another storage"
@@ -66,11 +58,14 @@ def check_facts(definition: Definition, record: StudyRecord) -> None:
 
 
 def facts(definition: Definition) -> dict[str, Any]:
-    """What all drivers of a study must agree on, beside its cells."""
+    """What all drivers of a study must agree on beside its cells. A search has its cells' configs only once
+    they are drawn, so its base counts too; more trials may be asked for."""
+    search = definition.search
+    base = {knob: value for knob, value in definition.base.items() if knob not in OPERATIONAL}
     return {
         "objective": definition.objective,
-        "base": {knob: value for knob, value in definition.base.items() if knob not in OPERATIONAL},
-        "search": definition.search.model_dump(mode="json") if definition.search else None,
+        "base": base if search else None,
+        "search": search.model_dump(mode="json", exclude={"trials"}) if search else None,
     }
 
 

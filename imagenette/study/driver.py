@@ -28,9 +28,9 @@ from imagenette.errors import (
     hide_secrets,
 )
 from imagenette.files import write_whole
-from imagenette.launch import stop_requests
+from imagenette.launch import process_count, stop_requests
 from imagenette.processes import follow_parent
-from imagenette.study.checks import check_data, check_facts, check_same, facts, planned, processes_of
+from imagenette.study.checks import check_data, check_facts, check_same, facts, planned
 from imagenette.study.crew import Crew, Share, share_out, visible_gpus
 from imagenette.study.definition import Definition
 from imagenette.study.page import Page, describe
@@ -79,7 +79,6 @@ def run_study(definition: Definition, plan: Plan) -> int:
         check_same(definition, queue.rows())
         record = queue.introduce(definition.name, facts(definition))
         check_facts(definition, record)
-        queue.update_record(facts=facts(definition))  # trials may have been added
         queue.fill(planned(definition))
         if plan.retry_failed:
             queue.retry_failed()
@@ -160,7 +159,7 @@ class Drive:
             )
             if run_id is None:  # the server is away: later
                 return
-            patience(partial(self.queue.mark, row, run_id))
+            patience(partial(self.queue.amend, row, marked=1, run_id=run_id))
 
     def recount(self, patience: Patience) -> None:
         """What `imagenette sync` has sent since a run ended is no longer missing."""
@@ -171,7 +170,7 @@ class Drive:
                 and Path(row.output).is_dir()
                 and not count_lacking(Path(row.output))
             ):
-                patience(partial(self.queue.synced, row))
+                patience(partial(self.queue.amend, row, unsynced=0))
                 self.rows[number] = replace(row, unsynced=0)
 
 
@@ -280,7 +279,7 @@ def announce(definition: Definition, plan: Plan, rows: Sequence[Row], folder: Pa
 def order(definition: Definition, plan: Plan, share: Share, parent: StudyRun, folder: Path) -> Order:
     """What one worker is told."""
     some = definition.cells[0].config if definition.cells else definition.configure({})
-    processes = processes_of(some, share)
+    processes = process_count(some, gpus=share.processes)
     threads = {} if some.workers else {"workers": str(max(1, share.threads // processes))}
     uri = resolve_uri(plan.tracking_uri)
     env = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": parent.experiment}

@@ -221,14 +221,10 @@ class Queue:
 
     def rows(self) -> list[Row]:
         """All cells, in order."""
-        with self._engine.connect() as db:
-            found = db.execute(select(CELLS).where(self._mine).order_by(CELLS.c.position)).mappings().all()
-        return [_row(mapping) for mapping in found]
+        return self._read()
 
     def running(self) -> list[Row]:
-        with self._engine.connect() as db:
-            found = db.execute(select(CELLS).where(self._mine, CELLS.c.state == "running")).mappings().all()
-        return [_row(mapping) for mapping in found]
+        return self._read(CELLS.c.state == "running")
 
     def unfinished(self) -> int:
         """Cells waiting or running."""
@@ -313,17 +309,17 @@ class Queue:
             failed = update(CELLS).where(self._mine, CELLS.c.state == "failed")
             return int(db.execute(failed.values(state="waiting", losses=0, marked=0, seconds=None)).rowcount)
 
-    def mark(self, row: Row, run_id: str | None) -> None:
-        """MLflow has the reason of a failed cell."""
+    def amend(self, row: Row, **known: Any) -> None:
+        """Add what became known of an ended cell (MLflow has its reason, or all its records), unless it was
+        claimed again since."""
         this = and_(self._mine, CELLS.c.cell == row.cell, CELLS.c.attempt == row.attempt)
         with self._engine.begin() as db:
-            db.execute(update(CELLS).where(this).values(marked=1, run_id=run_id or CELLS.c.run_id))
+            db.execute(update(CELLS).where(this).values(**known))
 
-    def synced(self, row: Row) -> None:
-        """The tracking server has all of an ended cell's run."""
-        this = and_(self._mine, CELLS.c.cell == row.cell, CELLS.c.attempt == row.attempt)
-        with self._engine.begin() as db:
-            db.execute(update(CELLS).where(this).values(unsynced=0))
+    def _read(self, *conditions: Any) -> list[Row]:
+        with self._engine.connect() as db:
+            found = db.execute(select(CELLS).where(self._mine, *conditions).order_by(CELLS.c.position))
+            return [_row(mapping) for mapping in found.mappings()]
 
     @property
     def _mine(self) -> Any:

@@ -10,6 +10,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from imagenette.config import canonical
@@ -133,9 +134,14 @@ def cell_name(row: Row) -> str:
     """`batch_size=16 seed=1`; in a search with what was drawn, to three digits: `trial 7: lr=0.0123`."""
     if "=" in row.cell:
         return row.cell
-    drawn = {knob: value for knob, value in row.values.items() if knob != "seed"}
+    said = in_words({knob: value for knob, value in row.values.items() if knob != "seed"})
+    return f"{row.cell}: {said}" if said else row.cell
+
+
+def in_words(drawn: Mapping[str, Any]) -> str:
+    """What a search drew, to three digits: `lr=0.0123 flip=true`."""
     said = [f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={canonical(v)}" for k, v in drawn.items()]
-    return f"{row.cell}: {' '.join(said)}" if said else row.cell
+    return " ".join(said)
 
 
 # -- the description in MLflow -------------------------------------------------------------------------
@@ -196,7 +202,7 @@ def _columns(
     held_out = any("selected/holdout_accuracy" in row.metrics for row in rows)
     for name in TESTS if held_out else TESTS[1:]:  # without a holdout the selected epoch is the best on test
         if name != objective and any(row.tests[name].n for row in table):
-            columns[f"{METRICS[name]}, %"] = lambda row, name=name: row.tests[name].percent()  # type: ignore[misc]
+            columns[f"{METRICS[name]}, %"] = partial(_percent, name)
     if any(row.reference is not None for row in table):
         columns[f"{REFERENCE}, %"] = lambda r: "" if r.reference is None else f"{100 * r.reference:.2f}"
     if any(row.missing for row in table):
@@ -204,6 +210,10 @@ def _columns(
     if any(row.seconds is not None for row in table):
         columns["minutes a run"] = lambda row: "" if row.seconds is None else f"{row.seconds / 60:.1f}"
     return columns
+
+
+def _percent(metric: str, row: ArmRow) -> str:
+    return row.tests[metric].percent()
 
 
 def _line(cells: Iterable[str]) -> str:

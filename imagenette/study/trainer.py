@@ -4,15 +4,13 @@ database: whether to go on, and whether to prune, it asks its caller."""
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import select
 import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,6 +115,7 @@ def run_training(
             if listener in ready and listener and prune:
                 listener.answer(prune if deadline is None else lambda reports: False)
         _kill_group(process.pid)  # whatever a dead training left there
+    # Asked once more: a signal to the whole machine reaches the training and us in the same moment.
     return judge(
         process.returncode,
         Result.read(output),
@@ -170,33 +169,6 @@ def holders(output: Path) -> list[psutil.Process]:
             if f"--output={output}" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
-
-
-def held_elsewhere(output: Path) -> bool:
-    """Whether a training on another machine, with this folder mounted too, still writes into it."""
-    lock = output / "outbox" / "lock"
-    if not lock.exists() or holders(output):
-        return False
-    with lock.open("a+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as imagenette.tracking.outbox does
-        except OSError:
-            return True
-    return False
-
-
-def epochs_done(output: Path) -> int:
-    """How many epochs a training in this folder has recorded."""
-    path = output / "outbox" / "records.jsonl"
-    try:
-        return sum(json.loads(line)["kind"] == "epoch" for line in _whole_lines(path))
-    except (OSError, ValueError, KeyError):
-        return 0
-
-
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        yield from (line for line in file if line.endswith(b"\n"))
 
 
 def _outcome(result: Result) -> Outcome:

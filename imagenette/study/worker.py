@@ -31,11 +31,11 @@ from imagenette.pruning import Reports
 from imagenette.study.queue import MOST_LOSSES, Queue, Row, Watch, Worker
 from imagenette.study.search import Search
 from imagenette.study.storage import AWAY, Patience, connect, open_study
-from imagenette.study.table import one_line
-from imagenette.study.trainer import Outcome, Training, epochs_done, held_elsewhere, run_training
+from imagenette.study.table import in_words, one_line
+from imagenette.study.trainer import Outcome, Training, holders, run_training
 from imagenette.study.trials import OpenTrial, Trials
 from imagenette.tracking.client import check_alive
-from imagenette.tracking.outbox import holds_run, read_card
+from imagenette.tracking.outbox import count_epochs, holds_run, is_held, read_card
 
 PAUSE = 5.0  # seconds before the next cell after one that could not begin
 IDLE = 0.5  # seconds between two looks for a cell to claim
@@ -192,9 +192,7 @@ def configure(order: Order, row: Row, trial: OpenTrial) -> Config:
 
 
 def training(order: Order, row: Row, trial: OpenTrial, config: Config, output: Path) -> Training:
-    searched = " ".join(
-        f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.values.items()
-    )
+    searched = in_words(trial.values)
     return Training(
         config=config,
         output=output,
@@ -226,7 +224,7 @@ def folder(order: Order, row: Row) -> Path:
     beside it while a training on another machine still holds it."""
     deadline = time.monotonic() + 5.0  # what only reads or sends the folder's records is soon done
     path = (order.runs / re.sub(r"[^A-Za-z0-9._=-]+", "_", row.cell)).resolve()
-    while held_elsewhere(path):
+    while is_held(path) and not holders(path):  # those of this machine are ended by run_training
         if time.monotonic() > deadline:
             return path.with_name(f"{path.name}-attempt{row.attempt}")
         time.sleep(0.2)
@@ -241,7 +239,7 @@ def run_of(output: Path) -> str | None:
 def take_back(queue: Queue, trials: Trials, watch: Watch, patience: Patience) -> None:
     """Free the cells of workers that are gone or frozen."""
     for row, reason in watch.stale(patience(queue.running)):
-        if patience(lambda row=row, reason=reason: queue.take_back(row, reason)):  # type: ignore[misc]
+        if patience(partial(queue.take_back, row, reason)):
             print(f"imagenette: {row.cell}: {reason}; it is tried again", file=sys.stderr)
             if row.trial_id is not None:
                 patience(partial(trials.close, row.trial_id, "failed", None, reason=reason))
@@ -295,8 +293,8 @@ class Hold:
 
     def _keep(self) -> None:
         while not self._over.wait(self._beat):
-            known = {"progress": epochs_done(self._output) / self._epochs} if self._output else {}
             try:
+                known = {"progress": count_epochs(self._output) / self._epochs} if self._output else {}
                 if not self._queue.note(self._row, **known):
                     self.lost.set()
                     return

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from imagenette.errors import InputError, RunError
 from imagenette.files import sync_folder, write_whole
@@ -184,6 +184,26 @@ def count_lacking(output: Path) -> int:
     return max(0, total - _read_count(output / FOLDER / "acked")) + len(read_refused(output))
 
 
+def is_held(output: Path) -> bool:
+    """Whether a process, on whatever machine, writes into the folder's outbox now."""
+    path = output / FOLDER / "lock"
+    if not path.exists():
+        return False
+    with path.open("a+") as file:
+        try:
+            _take(file)
+        except OSError:
+            return True
+    return False
+
+
+def count_epochs(output: Path) -> int:
+    """Epochs recorded so far, without taking the lock; a line being written is not counted."""
+    path = output / FOLDER / "records.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return sum(_parsed(line).get("kind") == "epoch" for line in lines)
+
+
 def _whole_lines(path: Path) -> Iterator[Record]:
     """Every whole record. A last line cut short by a power cut is dropped, and cut off the file."""
     raw = path.read_bytes() if path.exists() else b""
@@ -220,11 +240,16 @@ def _reopened_at(path: Path, size: int) -> Any:
     return path.open("ab")
 
 
+def _take(file: IO[str]) -> None:
+    """A POSIX record lock, not flock: forked loader workers do not inherit it, so it dies with us. OSError
+    where another process has it."""
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _lock(path: Path, output: Path) -> Any:
-    """A POSIX record lock, not flock: forked loader workers do not inherit it, so it dies with us."""
     file = path.open("a+")
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(file)
     except OSError:
         file.seek(0)
         holder = file.read().strip() or "unknown"

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from PIL import Image
 
 from imagenette import checkpoint
+from tests.waiting import wait_until
 
 # Small enough for a second an epoch; float32, where "the same" can mean bit for bit.
 TINY = {
@@ -68,13 +68,6 @@ class Training:
         children = psutil.Process(self.process.pid).children(recursive=True)
         ranks = [p for p in children if "RANK" in p.environ() and "--output" in p.cmdline()]
         return sorted(ranks, key=lambda p: int(p.environ()["RANK"]))
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def logged_epochs(output: Path) -> list[dict[str, object]]:

@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from imagenette.study.driver import Plan, run_study
 from imagenette.study.queue import Row
 from imagenette.study.storage import find_queue, open_storage
 from tests.study.study_helpers import STUB
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 GRID = """
@@ -115,13 +114,6 @@ def driven(
     monkeypatch.setenv("STUB_LOG", str(tmp_path / "stub.log"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return Driven(tmp_path, mlflow_uri, request.node.name)
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_a_study_from_its_definition_to_its_last_cell(driven: Driven, capfd: pytest.CaptureFixture[str]):

@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from imagenette.study.queue import Row
 from tests.study.databases import Postgres
 from tests.study.study_helpers import Study, grid
+from tests.waiting import wait_until
 
 CELLS, WORKERS = 24, 6
 SEEDS = [pytest.param(1), *(pytest.param(s, marks=pytest.mark.slow) for s in range(2, 11))]
@@ -38,13 +39,6 @@ def start_study(tmp_path: Path) -> Iterator[Callable[[str], Study]]:
     for study in studies:
         study.kill()
         study.storage.engine.dispose()
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def freeze_one(study: Study, candidates: list[int]) -> tuple[int, Row]:

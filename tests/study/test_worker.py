@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +14,7 @@ from optuna.trial import TrialState
 from imagenette.study.queue import Row
 from imagenette.study.search import Range, Search
 from tests.study.study_helpers import Study, grid
+from tests.waiting import wait_until
 
 
 class Healthy(BaseHTTPRequestHandler):
@@ -32,13 +32,6 @@ def serve(port: int = 0) -> ThreadingHTTPServer:
     server = ThreadingHTTPServer(("127.0.0.1", port), Healthy)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_without_its_tracking_server_a_study_waits_and_fails_nothing(tmp_path: Path):
