@@ -97,6 +97,7 @@ def join(device: str) -> Iterator[World]:
     here = torch.device("cuda", local % torch.cuda.device_count()) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(here)
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32: its default keeps ten bits
     elif "OMP_NUM_THREADS" not in os.environ:
         # One thread a core over all processes and no more: oneDNN's threads wait for each other spinning, and
         # two processes of two threads on two cores run thirty times slower than one.

@@ -1,24 +1,37 @@
 """The trained network as a folder MLflow can load: no pickle in it, and no code of ours needed.
 
-Pictures go in as they are (RGB, values in [0, 1]); normalization and softmax are inside.
+Pictures go in as they are; decoding, resizing, normalization and softmax are inside.
 """
 
 from __future__ import annotations
 
 import copy
+import io
 import json
+import logging
 import shutil
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import PIL.Image
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from imagenette.proof import Proof
+
 WEIGHTS = "weights.safetensors"
 """The bare network's state_dict beside the exported graph: to go on training, or to load elsewhere."""
+CODE = "imagenette_model"
+"""The package inside a saved model that turns picture files into what its graph takes."""
+TRAVELS = ("pyfunc.py", "errors.py", "data/images.py", "data/prepare.py")
+"""Our files that this package is made of."""
 
 
 class Classifier(nn.Module):
@@ -44,30 +57,29 @@ def save_model(
     *,
     classes: Sequence[str],
     labels: Sequence[str],
+    side: int,
     size: int,
     mean: Sequence[float],
     std: Sequence[float],
+    proof: Proof | None = None,
     metadata: dict[str, str] | None = None,
 ) -> Path:
     """Write `net` as an MLflow model folder at `path`, replacing what is there; returns `path`.
 
     `net` is the bare network (no DDP), on any device; it is copied, not changed. `classes` are the
-    folder names in the order of the outputs, `labels` their readable names, `size` the side in
-    pixels. The graph takes any number of pictures from 1 up, of that size.
+    folder names in the order of the outputs, `labels` their readable names. A picture is decoded,
+    squashed to `side` px and resized to `size` px. `proof` is what the registry will ask of the model.
+
+    Two flavors: `pytorch` is the graph (tensors in and out, any number of pictures from 1 up),
+    `python_function` takes picture files and names what it sees.
     """
     import mlflow
-    import torchvision
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
 
     model = Classifier(_plain_copy(net), mean, std).eval()
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 3, size, size))]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(classes)))]),
-    )
     about = {
         "classes": list(classes),
         "labels": list(labels),
+        "side": side,
         "size": size,
         "mean": list(mean),
         "std": list(std),
@@ -75,31 +87,84 @@ def save_model(
         "output": "float32 [n, classes], probabilities",
         **(metadata or {}),
     }
+    # Named, not inferred: inference loads the model in another process (10 s).
+    versions = {"mlflow": mlflow, "torch": torch, "torchvision": torchvision, "pillow": PIL}
+    requirements = [f"{name}=={_public(module.__version__)}" for name, module in versions.items()]
     beside = path.with_name(path.name + ".new")
     shutil.rmtree(beside, ignore_errors=True)
     beside.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory(dir=beside.parent, prefix=".saving-") as temp:
         warnings.simplefilter("ignore")  # torch.export's and MLflow's own housekeeping
-        mlflow.pytorch.save_model(
-            model,
-            str(beside),
-            signature=signature,
-            # A batch of 2: torch.export takes a dimension of size 1 for a constant.
-            input_example=_example(size),
-            # Named, not inferred: inference loads the model in another process (10 s).
-            pip_requirements=[
-                f"mlflow=={mlflow.__version__}",
-                f"torch=={_public(torch.__version__)}",
-                f"torchvision=={_public(torchvision.__version__)}",
-            ],
-            metadata=about,
-            serialization_format="pt2",
-        )
+        logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
+        _save_pictures(beside, Path(temp), labels=labels, size=size, requirements=requirements, about=about)
+        _add_graph(beside, Path(temp) / "graph", model, size=size, requirements=requirements)
     weights = {name: tensor.contiguous() for name, tensor in model.net.state_dict().items()}
     save_file(weights, beside / WEIGHTS, metadata={"about": json.dumps(about)})
+    if proof is not None:
+        proof.save(beside)
     shutil.rmtree(path, ignore_errors=True)
     beside.replace(path)
     return path
+
+
+def _save_pictures(
+    path: Path,
+    temp: Path,
+    *,
+    labels: Sequence[str],
+    size: int,
+    requirements: list[str],
+    about: dict[str, Any],
+) -> None:
+    """The model folder with its python_function flavor, whose code travels with it; no graph yet."""
+    import mlflow
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    package = temp / CODE
+    for name in TRAVELS:
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(__file__).parent / name, package / name)
+    for folder in {(package / name).parent for name in TRAVELS}:
+        (folder / "__init__.py").touch()
+    file = io.BytesIO()
+    PIL.Image.fromarray((255 * _ramps(size)[0].transpose(1, 2, 0)).astype(np.uint8)).save(file, "PNG")
+    mlflow.pyfunc.save_model(
+        path,
+        loader_module=f"{CODE}.pyfunc",
+        code_paths=[str(package)],
+        signature=ModelSignature(
+            inputs=Schema([ColSpec(DataType.binary, "image")]),
+            outputs=Schema([ColSpec(DataType.float, label) for label in labels]),
+        ),
+        input_example=pd.DataFrame({"image": [file.getvalue()]}),
+        pip_requirements=requirements,
+        metadata=about,
+    )
+
+
+def _add_graph(path: Path, temp: Path, model: Classifier, *, size: int, requirements: list[str]) -> None:
+    """Add the pytorch flavor, the graph as torch.export wrote it, to the model folder at `path`."""
+    import mlflow
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    tensors = Schema([TensorSpec(np.dtype(np.float32), (-1, 3, size, size))])
+    mlflow.pytorch.save_model(
+        model,
+        str(temp),
+        signature=ModelSignature(inputs=tensors),
+        # A batch of 2: torch.export takes a dimension of size 1 for a constant.
+        input_example=_ramps(size),
+        pip_requirements=requirements,
+        serialization_format="pt2",
+    )
+    (temp / "data").replace(path / "data")
+    described = Model.load(str(path / "MLmodel"))
+    described.add_flavor("pytorch", **Model.load(str(temp / "MLmodel")).flavors["pytorch"])
+    described.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    described.save(str(path / "MLmodel"))
 
 
 def _plain_copy(net: nn.Module) -> nn.Module:
@@ -108,11 +173,11 @@ def _plain_copy(net: nn.Module) -> nn.Module:
     return plain.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
 
-def _example(size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Two pictures, black to white and back, in eighths: a few characters a value in MLflow's JSON."""
-    ramp = np.round(np.linspace(0, 8, size)) / 8
+def _ramps(size: int) -> npt.NDArray[np.float32]:
+    """[2, 3, size, size]: two pictures, black to white and back."""
+    ramp = np.linspace(0, 1, size, dtype=np.float32)
     pictures = np.broadcast_to(np.stack([ramp, ramp[::-1]])[:, None, None, :], (2, 3, size, size))
-    return np.ascontiguousarray(pictures, dtype=np.float32)
+    return np.ascontiguousarray(pictures)
 
 
 def _public(version: str) -> str:

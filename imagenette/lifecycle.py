@@ -13,6 +13,7 @@ from imagenette.data.batches import EvalBatches
 from imagenette.errors import RunError
 from imagenette.job import Job, Result
 from imagenette.loop import MEAN, STD, Diverged, Task, TrainState
+from imagenette.proof import Proof
 from imagenette.records import Predictions
 from imagenette.results import describe, summary_metrics
 from imagenette.tracking import DatasetInfo, RunHeader, Tracker, open_tracker
@@ -81,6 +82,7 @@ def finish(
     config, test = job.config, task.test
     metrics = summary_metrics(state.history, holdout=task.holdout is not None)
     selected = store.selected()
+    pictures = _pictures(dataset.test, config.eval_size)
     files = write_summary(
         job.output / "summary",
         history=state.history,
@@ -88,15 +90,15 @@ def finish(
         names=dataset.test.names,
         classes=dataset.classes,
         labels=dataset.labels,
-        images=_pictures(dataset.test, config.eval_size),
+        images=pictures,
         selected_epoch=selected.epoch,
     )
     for path in files:
         tracker.artifact(path)
-    weights = {"selected": (selected.epoch, selected.net)}
+    weights = {"selected": (selected.epoch, selected.net, selected.predictions)}
     if selected.epoch != config.epochs:
-        weights["last"] = (config.epochs, copy.deepcopy(state.judged.state_dict()))
-    for name, (epoch, net) in weights.items():
+        weights["last"] = (config.epochs, copy.deepcopy(state.judged.state_dict()), last)
+    for name, (epoch, net, said) in weights.items():
         state.judged.load_state_dict(net)
         path = job.output / "models" / name
         save_model(
@@ -104,9 +106,11 @@ def finish(
             path,
             classes=dataset.classes,
             labels=dataset.labels,
+            side=dataset.side,
             size=config.eval_size,
             mean=MEAN,
             std=STD,
+            proof=Proof.sample(dataset.test.names, pictures, said),
             metadata={"epoch": str(epoch), "data_digest": dataset.digest, "depth": str(config.depth)},
         )
         tracker.model(name, path, step=epoch, metrics=state.history[epoch - 1].metrics())

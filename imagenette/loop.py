@@ -133,9 +133,9 @@ def fit(
         if state.epoch % task.test_every == 0 or state.epoch == task.epochs:
             world.share_buffers(state.judged)
             if task.holdout:
-                evaluated["holdout_loss"], said = evaluate(state.judged, task.holdout, task, world, stop=stop)
+                evaluated["holdout_loss"], said = evaluate(state.judged, task.holdout, world, stop=stop)
                 evaluated["holdout_accuracy"] = said.accuracy
-            evaluated["test_loss"], predictions = evaluate(state.judged, task.test, task, world, stop=stop)
+            evaluated["test_loss"], predictions = evaluate(state.judged, task.test, world, stop=stop)
             evaluated["test_accuracy"] = predictions.accuracy
         epoch = Epoch(
             index=state.epoch,
@@ -225,10 +225,11 @@ def normalize(images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def evaluate(
-    net: nn.Module, batches: EvalBatches, task: Task, world: World, *, stop: Callable[[], bool]
+    net: nn.Module, batches: EvalBatches, world: World, *, stop: Callable[[], bool]
 ) -> tuple[float, Predictions]:
     """(mean loss, predictions) over the whole split, exact: shards are unpadded and summed. The loss is plain
-    cross entropy, whatever the label smoothing."""
+    cross entropy, whatever the label smoothing. In float32 whatever the precision of training: what is
+    measured is what is saved, and a served model gives the same answers."""
     net.eval()
     loss = torch.zeros((), dtype=torch.float64, device=world.device)
     said: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -237,11 +238,10 @@ def evaluate(
             raise Stopped
         if not len(labels):
             continue
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=task.bfloat16):
-            logits = net(normalize(images.to(world.device, non_blocking=True)))
+        logits = net(normalize(images.to(world.device, non_blocking=True)))
         here = labels.to(world.device, non_blocking=True)
-        loss += F.cross_entropy(logits.float(), here, reduction="sum")
-        share, predicted = logits.float().softmax(1).max(1)
+        loss += F.cross_entropy(logits, here, reduction="sum")
+        share, predicted = logits.softmax(1).max(1)
         said.append((here, predicted, share))
     columns = [torch.cat(column).cpu().numpy() for column in zip(*said, strict=True)] if said else None
     parts = [part for part in world.gather(columns) if part is not None]

@@ -82,7 +82,7 @@ def train(
                 if any(world.any(asked and prune(state.history))):
                     return world.first_does(lambda: lifecycle.prune(job, state, tracker))
         if last is None:  # resumed after the last epoch
-            last = evaluate(state.judged, task.test, task, world, stop=stop)[1]
+            last = evaluate(state.judged, task.test, world, stop=stop)[1]
         return world.first_does(lambda: lifecycle.finish(job, dataset, task, state, store, last, tracker))
     except Stopped:
         store.save(state)

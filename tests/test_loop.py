@@ -52,9 +52,10 @@ def test_stopping_at_any_step_and_going_on_changes_nothing(digits, after):
     assert [(e.train_loss, e.train_accuracy, e.test_loss, e.lr) for e in again.history] == plain
 
 
-def test_evaluation_is_the_plain_mean_over_every_image(digits):
-    task, state = make(digits, label_smoothing=0.2)
-    loss, said = evaluate(state.net, task.test, task, CPU, stop=lambda: False)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_evaluation_is_the_plain_mean_over_every_image_in_float32(digits, precision):
+    task, state = make(digits, label_smoothing=0.2, precision=precision)
+    loss, said = evaluate(state.net, task.test, CPU, stop=lambda: False)
     with torch.inference_mode():
         logits = torch.cat([state.net.eval()(normalize(images)) for images, _ in task.test])
     labels = torch.from_numpy(digits.test.labels)

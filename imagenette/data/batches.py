@@ -10,12 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from imagenette.data.dataset import Split
 from imagenette.data.plan import Ints, epoch_plan
-
-Pixels = npt.NDArray[np.uint8]
+from imagenette.data.prepare import Pixels, resize
 
 
 @dataclass(frozen=True)
@@ -54,16 +52,6 @@ class Resizer:
             crop = self._images[index, top : top + height, left : left + width]
             picture = resize(crop, self._size)
             row[:] = picture[:, ::-1] if flip else picture
-
-
-def resize(picture: torch.Tensor, size: int) -> Pixels:
-    """uint8 [h, w, 3] to [size, size, 3]. One image at a time never leaves this thread, so that data threads
-    do not fight the training step for its OpenMP team."""
-    if picture.shape[0] == size and picture.shape[1] == size:
-        return picture.numpy()
-    channels_last = picture.permute(2, 0, 1)[None]
-    resized = F.interpolate(channels_last, size=(size, size), mode="bilinear", antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()
 
 
 def shard(count: int, rank: int, world_size: int) -> slice:

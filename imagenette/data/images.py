@@ -19,12 +19,16 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from imagenette.errors import InputError
+from ..errors import InputError  # relative: this file travels inside saved models, see export.py
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 MAX_PIXELS = 100_000_000
 """A 3 KB JPEG may claim 65500 x 65500 pixels: 13 GB once decoded."""
+
+MAX_SCANS = 100
+"""A progressive JPEG is decoded once over for each of its scans, of which a few bytes make one; encoders
+write about ten."""
 
 # The classes are called directly: `Image.open` would warn from its own global cap first, and warning
 # filters are shared by all threads. MPO files (two JPEGs in one) thereby read as their first picture.
@@ -49,13 +53,17 @@ def read_size(data: bytes, name: str) -> tuple[int, int]:
     return height, width
 
 
-def decode(data: bytes, name: str, side: int | None = None) -> npt.NDArray[np.uint8]:
+def decode(
+    data: bytes, name: str, side: int | None = None, *, max_pixels: int = MAX_PIXELS
+) -> npt.NDArray[np.uint8]:
     """[height, width, 3] RGB; with `side`, squashed to [side, side, 3]. Raises InputError.
 
     An image that already is `side` x `side` is returned as decoded, bit for bit. EXIF orientation is
     ignored, as every ImageNet pipeline ignores it: published accuracies were measured that way.
     """
-    image = _open(data, name)
+    image = _open(data, name, max_pixels)
+    if isinstance(image, JpegImageFile) and data.count(b"\xff\xda") > MAX_SCANS:
+        raise InputError(f"{name}: the image is stored in more than {MAX_SCANS} scans")
     try:
         image.load()
         rgb = _to_rgb(image)
@@ -74,25 +82,25 @@ def squash(image: Image.Image, side: int) -> Image.Image:
     return image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BILINEAR)
 
 
-def _open(data: bytes, name: str) -> ImageFile:
+def _open(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageFile:
     if not data:
         raise InputError(f"{name}: the file is empty (0 bytes), not an image")
     decoder = next((kind for magic, kind in _DECODERS if data.startswith(magic)), None)
     if decoder is None or (data.startswith(b"RIFF") and data[8:12] != b"WEBP"):
         raise InputError(f"{name}: the content is not an image (JPEG, PNG, BMP, WebP or TIFF)")
     if decoder is WebPImageFile:  # its decoder allocates the canvas as soon as it is made
-        _check_pixels(*_webp_size(data), name)
+        _check_pixels(*_webp_size(data), name, max_pixels)
     try:
         image = decoder(io.BytesIO(data))
     except Exception as error:  # plugins raise SyntaxError, struct.error, KeyError, ... on a bad header
         raise InputError(f"{name}: the image header is damaged: {_line(error)}") from None
-    _check_pixels(*image.size, name)
+    _check_pixels(*image.size, name, max_pixels)
     return image
 
 
-def _check_pixels(width: int, height: int, name: str) -> None:
-    if width < 1 or height < 1 or width * height > MAX_PIXELS:
-        limit = MAX_PIXELS // 1_000_000
+def _check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width < 1 or height < 1 or width * height > max_pixels:
+        limit = max_pixels // 1_000_000
         raise InputError(
             f"{name}: the header claims {width} x {height} pixels; 1 to {limit} million are read"
         )

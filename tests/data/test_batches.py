@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imagenette.data.batches import EvalBatches, TrainBatches, batch_bounds, resize, shard
+from imagenette.data.batches import EvalBatches, TrainBatches, batch_bounds, shard
 from imagenette.data.dataset import Split
+from imagenette.data.prepare import resize
 
 
 def make_split(n=23, side=12, seed=0):

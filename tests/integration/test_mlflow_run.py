@@ -124,15 +124,20 @@ def test_artifacts_tell_the_run(trained):
 LOAD = """
 import os, sys
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-import mlflow, numpy as np
+import io, mlflow, numpy as np, pandas as pd, torch
+from PIL import Image
 mlflow.set_tracking_uri(sys.argv[1])
+file = io.BytesIO()
+Image.effect_noise((9, 9), 64).save(file, "PNG")
 for uri in sys.argv[2:]:
-    model = mlflow.pyfunc.load_model(uri)
+    model, graph = mlflow.pyfunc.load_model(uri), mlflow.pytorch.load_model(uri)
     assert model.metadata.signature is not None
     for n in (1, 5):
-        shares = np.asarray(model.predict(np.random.rand(n, 3, 32, 32).astype("float32")))
-        assert shares.shape == (n, 10), shares.shape
-        assert np.allclose(shares.sum(axis=1), 1, atol=1e-5), shares.sum(axis=1)
+        pictures = pd.DataFrame({"image": [file.getvalue()] * n})
+        for said in (model.predict(pictures), graph(torch.rand(n, 3, 32, 32))):
+            shares = np.asarray(said)
+            assert shares.shape == (n, 10), shares.shape
+            assert np.allclose(shares.sum(axis=1), 1, atol=1e-5), shares.sum(axis=1)
 print("loaded")
 """
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import mlflow
-import numpy as np
+import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -21,6 +21,7 @@ from imagenette.tracking import Tracker, open_tracker
 from imagenette.tracking.doctor import doctor, find, mend
 from imagenette.tracking.outbox import read_card
 from imagenette.tracking.sync import sync
+from tests.data.small_sets import encode, picture
 from tests.tracking.tracking_helpers import epoch, header
 
 CLASSES = ("n01", "n02", "n03")
@@ -35,7 +36,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net.eval()(torch.zeros(2, 3, 8, 8))
     path = tmp_path_factory.mktemp("saved") / "model"
     third = (0.5, 0.5, 0.5)
-    return save_model(net, path, classes=CLASSES, labels=CLASSES, size=8, mean=third, std=third)
+    return save_model(net, path, classes=CLASSES, labels=CLASSES, side=8, size=8, mean=third, std=third)
 
 
 def opened(output: Path, uri: str, *, resume: bool = False) -> Tracker:
@@ -77,8 +78,10 @@ def test_a_model_loads_by_id_and_by_run_without_pickle(
             loaded = mlflow.pyfunc.load_model(address)
             assert loaded.metadata.model_id == model.model_id
             for count in (1, 5):
-                shares = loaded.predict(np.zeros((count, 3, 8, 8), dtype=np.float32))
+                shares = loaded.predict(pd.DataFrame({"image": [encode(picture(0))] * count}))
                 assert shares.shape == (count, 3)
+                graph = mlflow.pytorch.load_model(address)
+                assert graph(torch.zeros(count, 3, 8, 8)).shape == (count, 3)
     finally:
         mlflow.set_tracking_uri(None)
 
