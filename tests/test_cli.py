@@ -8,7 +8,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from imagenette.cli import Flag, main
+from imagenette.cli import main
+from imagenette.cli.options import Flag
 from imagenette.config import KNOBS
 from imagenette.data import open_dataset
 from tests.data.small_sets import encode, picture
@@ -88,7 +89,7 @@ def test_a_dead_server_at_the_start_is_one_line(command, tmp_path, monkeypatch):
 HELP = """
 import sys
 sys.argv = ["imagenette", "--help"]
-from imagenette.cli import Flag, main
+from imagenette.cli import main
 try:
     main()
 except SystemExit:

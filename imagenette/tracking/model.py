@@ -11,6 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagenette.tracking.client import pages
 from imagenette.tracking.outbox import Card
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def _claim(client: MlflowClient, card: Card, body: dict[str, Any], *, digest: st
     """The run's model of that name and content, made if need be; other unfinished ones are deleted."""
     assert card.run_id is not None
     assert card.experiment_id is not None
-    ours = _ours(client, card, body["name"])
+    whose = client, card.experiment_id, card.run_id, body["name"]
+    ours = models_of(*whose)
     if not any(model.tags.get(DIGEST) == digest for model in ours):
         client.create_logged_model(
             card.experiment_id,
@@ -49,7 +51,7 @@ def _claim(client: MlflowClient, card: Card, body: dict[str, Any], *, digest: st
             params=body["params"],
             model_type="image-classification",
         )
-        ours = _ours(client, card, body["name"])  # a repeated POST may have made two
+        ours = models_of(*whose)  # a repeated POST may have made two
     same = [model for model in ours if model.tags.get(DIGEST) == digest]
     chosen = next((model for model in same if model.status == "READY"), same[-1])  # else the oldest
     for model in ours:
@@ -58,19 +60,14 @@ def _claim(client: MlflowClient, card: Card, body: dict[str, Any], *, digest: st
     return chosen
 
 
-def _ours(client: MlflowClient, card: Card, name: str) -> list[LoggedModel]:
-    found: list[LoggedModel] = []
-    token = None
-    while True:
-        page = client.search_logged_models(
-            [card.experiment_id or ""],
-            filter_string=f"name = '{name}' AND source_run_id = '{card.run_id}'",
-            page_token=token,
+def models_of(client: MlflowClient, experiment_id: str, run_id: str, name: str) -> list[LoggedModel]:
+    """The logged models of that name that a run has, the newest first."""
+    query = f"name = '{name}' AND source_run_id = '{run_id}'"
+    return list(
+        pages(
+            lambda token: client.search_logged_models([experiment_id], filter_string=query, page_token=token)
         )
-        found += page
-        token = page.token
-        if not token:
-            return found
+    )
 
 
 def _introduce(path: Path, model: LoggedModel, run_id: str) -> None:

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagenette.tracking.client import pages
+from imagenette.tracking.fitness import SUMMARY, unfit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
-_SUMMARY = ("best/", "selected/", "final/")
 _CURVES = ("train/", "holdout/", "test/")
-_JUDGED = ("best/test_accuracy", "selected/test_accuracy", "final/test_accuracy")
 _SHARED = {
     *("seed", "depth", "config_digest", "data_digest", "selection", "parameters", "reproduce", "commit"),
     *("commit_dirty", "mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"),
@@ -36,7 +34,7 @@ class Reusable:
     @property
     def shown_metrics(self) -> dict[str, float]:
         """What a stand-in shows; not the speed, for it trained nothing."""
-        return {key: value for key, value in self.metrics.items() if key.startswith(_SUMMARY + _CURVES)}
+        return {key: value for key, value in self.metrics.items() if key.startswith(SUMMARY + _CURVES)}
 
     @property
     def shared_tags(self) -> dict[str, str]:
@@ -65,7 +63,7 @@ def find_reusable(
         lambda token: client.search_runs([experiment_id], query, order_by=oldest_first, page_token=token)
     ):
         digest = run.data.tags.get("config_digest")
-        if digest in wanted and digest not in found and _counts(run):
+        if digest in wanted and digest not in found and unfit(run) is None:
             found[digest] = Reusable(
                 run_id=run.info.run_id,
                 metrics=dict(run.data.metrics),
@@ -74,13 +72,3 @@ def find_reusable(
                 tags=dict(run.data.tags),
             )
     return found
-
-
-def _counts(run: Run) -> bool:
-    """Whether the run was trained itself, and every share it claims is one (NaN and inf are none)."""
-    claims = {key: value for key, value in run.data.metrics.items() if key.startswith(_SUMMARY)}
-    return (
-        run.data.tags.get("role") not in ("reused", "study", "launcher")
-        and all(key in claims for key in _JUDGED)
-        and all(0 <= value <= 1 for key, value in claims.items() if key.endswith("accuracy"))
-    )

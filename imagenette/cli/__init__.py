@@ -1,0 +1,57 @@
+"""The command line: verbs, their options, one line for every error. Imports nothing heavy before it must."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from imagenette import __version__
+from imagenette.cli.models import lineage, predict, promote, rollback, serve
+from imagenette.cli.studies import status, study
+from imagenette.cli.training import bench, data, train
+from imagenette.cli.upkeep import doctor, sync
+from imagenette.errors import EXIT_FAILED, EXIT_USAGE, InputError, RunError
+
+CONTEXT: dict[str, Any] = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda token: token.replace("_", "-"),
+    "max_content_width": 100,
+}
+
+
+def main() -> None:
+    """Entry point of `imagenette`; ends the process with one of the documented exit codes."""
+    try:
+        code = verbs.main(prog_name="imagenette", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        code = EXIT_USAGE
+    except click.ClickException as error:
+        code = _complain(error.format_message(), EXIT_USAGE)
+    except InputError as error:
+        code = _complain(str(error), EXIT_USAGE)
+    except RunError as error:
+        code = _complain(str(error), EXIT_FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        code = _complain("interrupted before the first step; nothing to resume", EXIT_FAILED)
+    sys.stdout.flush()
+    sys.exit(code or 0)
+
+
+def _complain(message: str, code: int) -> int:
+    if os.environ.get("RANK", "0") == "0":  # every rank fails alike; one says so
+        click.echo(f"imagenette: {' '.join(message.split())}", err=True)
+    return code
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="imagenette")
+def verbs() -> None:
+    """Image-classification experiments that can be believed: train, track, compare, resume."""
+
+
+for verb in (train, study, status, promote, rollback, lineage, predict, serve, bench, data, sync, doctor):
+    verbs.add_command(verb)

@@ -1,0 +1,196 @@
+"""Verbs of registered models: promote, rollback, lineage, predict, serve."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from imagenette.cli.options import Flag, FlagCommand
+from imagenette.errors import EXIT_USAGE
+
+_MODEL = click.option(
+    "--model",
+    default="imagenette@champion",
+    help="NAME@ALIAS, NAME/VERSION, or the folder of a saved model. [default: imagenette@champion]",
+)
+_NAME = click.option(
+    "--name", default="imagenette", help="Registered model. [default: imagenette]", metavar="NAME"
+)
+
+
+@click.command(cls=FlagCommand, short_help="Register the best run; it is champion if the gate lets it.")
+@click.option("--study", metavar="NAME", help="Only runs of this study.")
+@click.option("--run", "run_id", metavar="RUN_ID", help="This run.")
+@click.option(
+    "--gate",
+    type=click.Choice(["better", "significant", "force"]),
+    default="better",
+    help="better: higher on the selection metric and not significantly worse on the test images (McNemar); "
+    "significant: also significantly better on them; force: whatever the figures. [default: better]",
+)
+@click.option(
+    "--metric",
+    type=click.Choice(["selected/holdout_accuracy", "selected/test_accuracy"]),
+    default="selected/holdout_accuracy",
+    help="Selection metric. The second chooses on the test set, which flatters. "
+    "[default: selected/holdout_accuracy]",
+)
+@click.option(
+    "--other-data",
+    cls=Flag,
+    type=bool,
+    default=False,
+    metavar="",
+    help="Allow a run on other data than the champion's.",
+)
+@click.option(
+    "--dry-run", cls=Flag, type=bool, default=False, metavar="", help="Only say what would be done."
+)
+@_NAME
+def promote(
+    study: str | None,
+    run_id: str | None,
+    gate: str,
+    metric: str,
+    other_data: bool,
+    dry_run: bool,
+    name: str,
+) -> None:
+    """Prove the best finished run's model and register it; the alias champion moves if the gate allows.
+
+    Without --study or --run: the best run of the experiment on the champion's data. The model is fetched,
+    loaded, and must give the answers that training gave.
+
+    Exit codes: 0 registered, or already there; 1 the gate says no; 2 the run cannot be promoted.
+    """
+    from imagenette.registry import promote as promote_run
+
+    if study and run_id:
+        raise click.UsageError("--study and --run exclude each other")
+    promotion = promote_run(
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
+        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or "imagenette",
+        name=name,
+        run_id=run_id,
+        study=study,
+        gate=gate,  # type: ignore[arg-type]
+        metric=metric,
+        other_data=other_data,
+        dry_run=dry_run,
+        say=click.echo,
+    )
+    click.echo(promotion.message)
+
+
+@click.command(short_help="Withdraw the champion; the one before it takes its place.")
+@_NAME
+def rollback(name: str) -> None:
+    """Withdraw the champion; the version before it takes its place, once it has proved that it works."""
+    from imagenette.registry import rollback as roll_back
+
+    done = roll_back(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None, name=name, say=click.echo)
+    click.echo(done.message)
+
+
+@click.command(short_help="Where a registered model comes from.")
+@click.argument("model", default="imagenette@champion", metavar="[NAME@ALIAS|NAME/VERSION]")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def lineage(model: str, as_json: bool) -> None:
+    """Version, metrics, run, study, trial, commit, data digest and environment of a registered model."""
+    from imagenette.registry import lineage as look_up
+
+    found = look_up(model, tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in found.rows():
+        table.add_row(*row)
+    Console().print(table)
+
+
+@click.command(short_help="Classify pictures with a registered model.")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE|FOLDER...")
+@_MODEL
+@click.option("--top", type=click.IntRange(min=1), default=3, help="Classes to name. [default: 3]")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line, instead of a table.")
+def predict(paths: tuple[Path, ...], model: str, top: int, as_json: bool) -> int:
+    """Classify picture files, and all pictures in folders and below.
+
+    What cannot be read is named on standard error and left out; the exit code is then 2.
+    """
+    from imagenette.predict import predict as run
+
+    unread = run(
+        paths,
+        model=model,
+        top=top,
+        as_json=as_json,
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
+    )
+    return EXIT_USAGE if unread else 0
+
+
+@click.command(short_help="HTTP service and one page for the registered model.")
+@_MODEL
+@click.option("--host", default="127.0.0.1", help="Address to listen on. [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0 = any free one. [default: 8000]")
+@click.option(
+    "--follow",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    help="Seconds between two looks at the alias; 0 = never. [default: 10]",
+)
+@click.option("--wait", is_flag=True, help="Start without a model, and take the first that is there.")
+@click.option(
+    "--max-batch", type=click.IntRange(min=1), default=32, help="Pictures in one pass. [default: 32]"
+)
+@click.option("--max-files", type=click.IntRange(min=1), default=32, help="Files a request. [default: 32]")
+@click.option(
+    "--max-bytes", type=click.IntRange(min=1), default=16_000_000, help="Of a request. [default: 16000000]"
+)
+@click.option(
+    "--max-pixels", type=click.IntRange(min=1), default=25_000_000, help="Of a picture. [default: 25000000]"
+)
+@click.option(
+    "--max-seconds", type=click.FloatRange(min=0.1), default=10.0, help="Of a request. [default: 10]"
+)
+def serve(
+    model: str,
+    host: str,
+    port: int,
+    follow: float,
+    wait: bool,
+    max_batch: int,
+    max_files: int,
+    max_bytes: int,
+    max_pixels: int,
+    max_seconds: float,
+) -> None:
+    """Serve the model over HTTP: a page at /, POST /predict, GET /model, /health, /ready, /metrics, /docs.
+
+    A new champion is loaded, proved and swapped in while requests go on; one that fails its proof is refused
+    and the old one stays. Ctrl-C and SIGTERM finish what is under way.
+    """
+    from imagenette.serving.limits import Limits
+    from imagenette.serving.server import serve as run
+
+    run(
+        model,
+        host=host,
+        port=port,
+        follow=follow,
+        wait=wait,
+        limits=Limits(
+            batch=max_batch, files=max_files, body=max_bytes, pixels=max_pixels, seconds=max_seconds
+        ),
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
+    )

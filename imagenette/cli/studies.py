@@ -1,0 +1,100 @@
+"""Verbs of studies: study, status."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from imagenette.cli.options import Flag, StudyCommand, said
+from imagenette.errors import hide_secrets
+
+_STORAGE = click.option(
+    "--storage",
+    metavar="URL",
+    help="Optuna's database: sqlite:///FILE or postgresql://... [default: OPTUNA_STORAGE, else "
+    "sqlite:///optuna.db]",
+)
+
+
+@click.command(
+    cls=StudyCommand, without=("seed", "workers"), short_help="Run or resume a study: a grid, or a search."
+)
+@click.argument("name")
+@click.option("--workers", type=click.IntRange(min=1), default=1, help="Trainings at once. [default: 1]")
+@click.option("--smoke", cls=Flag, type=bool, default=False, metavar="", help="The study's tiny form.")
+@click.option("--label", help="Appended to the study's name, so that two forms of it can stand side by side.")
+@_STORAGE
+@click.option(
+    "--retry-failed", cls=Flag, type=bool, default=False, metavar="", help="Also run failed cells again."
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    help="Folder for the study's folder. [default: runs]",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    help="Seconds without a sign of life after which a worker is given up for dead. [default: 60]",
+)
+def study(
+    name: str,
+    workers: int,
+    smoke: bool,
+    label: str | None,
+    storage: str | None,
+    retry_failed: bool,
+    output: Path,
+    grace: float,
+    **knobs: str | None,
+) -> int:
+    """Run the study NAME (of studies/, or a TOML file's path) with its workers, or go on where it stopped.
+
+    Each cell of the grid, with each seed, is one trial in Optuna and one run in MLflow under the study's
+    parent run. Machines may share a study: same command, same --storage (PostgreSQL), same MLflow. Knobs
+    given here override the study's base for every cell.
+
+    Exit codes: 0 every cell is done; 1 some failed; 2 wrong usage or input; 74 done, but the tracking server
+    still lacks something; 75 stopped on request: the same command goes on.
+    """
+    from imagenette.study.definition import load
+    from imagenette.study.driver import Plan, run_study
+    from imagenette.study.storage import resolve_storage
+
+    definition = load(name, overrides=said(knobs), smoke=smoke, label=label)
+    plan = Plan(
+        storage=resolve_storage(storage),
+        workers=workers,
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
+        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or "imagenette",
+        runs=output,
+        retry_failed=retry_failed,
+        grace=grace,
+        again=_again(),
+    )
+    return run_study(definition, plan)
+
+
+def _again() -> str:
+    """This command line, to be shown: without a password in a database's address."""
+    words = Flag.spell_out(sys.argv[1:], ["--retry-failed", "--retry_failed"])
+    return shlex.join(
+        ["imagenette", *(hide_secrets(text) for text in words if not text.startswith("--retry"))]
+    )
+
+
+@click.command(short_help="How far a study is: done, running where, failed why, time left.")
+@click.argument("name", required=False)
+@_STORAGE
+@click.option("--watch", is_flag=True, help="Refresh until the study has ended, or Ctrl-C.")
+def status(name: str | None, storage: str | None, watch: bool) -> None:
+    """Show the study NAME, or a line for each study in the storage."""
+    from imagenette.study.status import show_status
+
+    show_status(name, storage, watch=watch)

@@ -1,0 +1,153 @@
+"""Verbs of one training: train, bench, data."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imagenette.cli.options import KnobCommand, said
+
+if TYPE_CHECKING:
+    from imagenette.job import Job, Result
+
+
+@click.command(cls=KnobCommand, short_help="Train one network, tracked.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder of checkpoints, outbox and figures; the same folder goes on where it stopped. "
+    "[default: a new one under runs/]",
+)
+@click.option(
+    "--resume", metavar="RUN_ID", help="Go on with this MLflow run, from its folder and with its config."
+)
+@click.option(
+    "--offline",
+    type=bool,
+    default=False,
+    metavar="BOOL",
+    help="Ask no tracking server; `imagenette sync` sends everything later. [default: false]",
+)
+@click.option("--run-name", help="Name shown in MLflow.")
+@click.option("--study", default="none", help="Tag `study`. [default: none]")
+@click.option("--arm", help="Tag `arm`: what this run varies, in words.")
+@click.option("--parent", metavar="RUN_ID", help="MLflow run under which this one is shown.")
+@click.option("--trial", type=int, metavar="NUMBER", help="Tag `trial`: its number in the Optuna study.")
+def train(
+    output: Path | None,
+    resume: str | None,
+    offline: bool,
+    run_name: str | None,
+    study: str,
+    arm: str | None,
+    parent: str | None,
+    trial: int | None,
+    **knobs: str | None,
+) -> int:
+    """Train one ResNet and track it in MLflow.
+
+    Every knob has the same name here, in `mlflow run . -P NAME=VALUE`, as MLflow param and in studies.
+    Explicit knobs win over the recipe, the recipe over the defaults. Hyphens and underscores both work.
+
+    The tracking server is MLFLOW_TRACKING_URI's, the experiment MLFLOW_EXPERIMENT_NAME's (else `imagenette`).
+    Exit codes: 0 done; 2 wrong usage or input; 74 finished, but the server still lacks something (see
+    `imagenette sync`); 75 stopped on request, the same command with the same --output goes on; 1 anything
+    else.
+    """
+    from imagenette.config import resolve
+    from imagenette.job import Job, read_config
+    from imagenette.launch import train as launch
+
+    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or None
+    if resume:
+        from imagenette.tracking.lookup import output_of
+
+        output = output_of(resume, tracking_uri)
+        config = read_config(output)
+    else:
+        config = resolve(said(knobs))
+    job = Job(
+        config=config,
+        output=output or Path("runs") / time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}"),
+        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or "imagenette",
+        tracking_uri=tracking_uri,
+        offline=offline,
+        run_name=run_name,
+        study=study,
+        arm=arm,
+        parent=parent,
+        trial=trial,
+    )
+    result = launch(job)
+    if os.environ.get("RANK", "0") == "0":
+        _say_end(job, result)
+    return result.exit_code
+
+
+def _say_end(job: Job, result: Result) -> None:
+    if result.metrics:
+        shares = ("final", "selected", "best")
+        said = ", ".join(f"{name} {100 * result.metrics[f'{name}/test_accuracy']:.2f} %" for name in shares)
+        click.echo(f"test accuracy: {said}", err=True)
+    if result.message:
+        click.echo(f"imagenette: {result.status}: {result.message}", err=True)
+    if result.unsynced:
+        click.echo(
+            f"imagenette: {result.unsynced} records are not on a tracking server: "
+            f"`imagenette sync {job.output}` sends them",
+            err=True,
+        )
+    click.echo(f"{result.status}: run {result.run_id or '(not yet on a server)'} in {job.output}", err=True)
+
+
+@click.command(cls=KnobCommand, short_help="Training speed against the machine's own limit.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, help="Turns of each kind. [default: 5]")
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=20, help="Optimizer steps per turn. [default: 20]"
+)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the figures here.",
+)
+def bench(rounds: int, steps: int, json_file: Path | None, **knobs: str | None) -> None:
+    """Training images/s with the real data path and with one resident batch, in turns, and their ratio."""
+    from imagenette.config import resolve
+    from imagenette.launch import prepare
+
+    config = resolve(said(knobs))
+    dataset = prepare(config, processes=1)
+    from imagenette.bench import measure
+
+    speed = measure(config, dataset, rounds=rounds, steps=steps)
+    click.echo("\n".join(speed.lines()))
+    if json_file:
+        json_file.write_text(json.dumps(speed.summary(), indent=2) + "\n")
+
+
+@click.command(short_help="Fetch, verify and prepare a data set.")
+@click.argument("source", default="imagenette")
+@click.option(
+    "--size",
+    type=click.IntRange(32, 1024),
+    default=128,
+    help="Prepare for training at this size. [default: 128]",
+)
+def data(source: str, size: int) -> None:
+    """Make SOURCE ready and print what it holds.
+
+    SOURCE is digits, imagenette, imagenette-320px, imagenette-160px or a path to a folder or archive."""
+    from imagenette.config import resolve
+    from imagenette.data import open_dataset
+    from imagenette.launch import stored_side
+
+    dataset = open_dataset(source, side=stored_side(resolve({"data": source, "size": str(size)})))
+    click.echo(f"{dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images")
+    click.echo(f"classes: {', '.join(dataset.labels)}")
+    click.echo(f"stored at {dataset.side} x {dataset.side} px, digest {dataset.digest}")

@@ -1,0 +1,49 @@
+"""Artifacts on their way from the server: what is missing is told apart from a server that fails."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagenette.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@contextmanager
+def fetched(client: MlflowClient, address: str) -> Iterator[Path]:
+    """A copy of the file or folder at an artifact address, gone afterwards. InputError if it is not there.
+
+    Not by `runs:/...`: for those MLflow (3.17) takes an outage for a missing file.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    with tempfile.TemporaryDirectory(prefix="imagenette-") as temp:
+        try:
+            path = Path(
+                download_artifacts(artifact_uri=address, dst_path=temp, tracking_uri=client.tracking_uri)
+            )
+        except Exception as error:
+            if not _is_missing(error):
+                raise
+            path = Path(temp) / "missing"
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            raise InputError(f"{address.rsplit('/', 1)[-1]} is not there (deleted?)")
+        yield path
+
+
+def has_file(client: MlflowClient, folder: str | None, name: str) -> bool:
+    """Whether an artifact folder holds a file of that name."""
+    from mlflow.artifacts import list_artifacts
+
+    found = list_artifacts(artifact_uri=folder, tracking_uri=client.tracking_uri) if folder else []
+    return any(item.path.rsplit("/", 1)[-1] == name for item in found)
+
+
+def _is_missing(error: BaseException) -> bool:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status == 404 or isinstance(error, FileNotFoundError) or "No such artifact" in str(error)

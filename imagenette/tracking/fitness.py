@@ -1,0 +1,46 @@
+"""Whether a run counts: it was trained itself, came to its end, and every share it claims is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+JUDGED = ("best/test_accuracy", "selected/test_accuracy", "final/test_accuracy")
+SUMMARY = ("best/", "selected/", "final/")
+_NOT_TRAINED = ("reused", "study", "launcher", "promotion")
+
+
+def unfit(run: Run, *metrics: str) -> str | None:
+    """Why the run cannot count, in words that follow `run ID `; None if it can.
+
+    metrics: shares it must have beside the three test accuracies.
+    """
+    tags, values = run.data.tags, run.data.metrics
+    if run.info.lifecycle_stage != "active":
+        return "is deleted"
+    if tags.get("role") in _NOT_TRAINED:
+        return f"was not trained (role={tags['role']})"
+    word = tags.get("status")
+    if word != "finished":
+        return f"is not finished (status {word or run.info.status.lower()})"
+    if run.info.status != "FINISHED":
+        return f"is finished, but MLflow says {run.info.status}: `imagenette doctor` brings them together"
+    for name in (*metrics, *JUDGED):
+        if name not in values:
+            return f"has no {name}{_hint(run, name)}"
+    claims = {name: value for name, value in values.items() if name.startswith(SUMMARY)}
+    for name, value in claims.items():
+        if name.endswith("accuracy") and not 0 <= value <= 1:  # neither NaN, nor MLflow's 1.8e308 for inf
+            return f"claims {name}={value:.4g}, which is no share in [0, 1]"
+    return None
+
+
+def _hint(run: Run, name: str) -> str:
+    if "holdout" in name and run.data.tags.get("selection") == "test":
+        return (
+            ": it was trained with holdout=0 and selected on the test set (--metric selected/test_accuracy "
+            "judges by that, and flatters)"
+        )
+    return ""

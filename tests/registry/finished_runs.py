@@ -1,0 +1,121 @@
+"""Finished runs on a server, each with a real model, its proof and its stored predictions, in a second each.
+
+One small network answers for all of them; which test images it has right is decided by their labels.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from imagenette.export import save_model
+from imagenette.proof import Proof
+from imagenette.records import Predictions
+from imagenette.registry.model import open_folder
+from imagenette.summary import write_summary
+from imagenette.tracking import open_tracker
+from tests.tracking.tracking_helpers import epoch, header
+
+CLASSES = ("cat", "dog", "owl")
+SIZE, IMAGES = 8, 60
+NAMES = tuple(f"val/{i:03d}.png" for i in range(IMAGES))
+PICTURES = np.random.default_rng(7).integers(0, 256, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8)
+DATA = "0123456789abcdef" * 4
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 4, 3, stride=2)
+    net = nn.Sequential(conv, nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(len(CLASSES)))
+    net.eval()(torch.zeros(2, 3, SIZE, SIZE))
+    return net
+
+
+def saved_model(path: Path) -> Path:
+    """The network as a model folder, with the proof that it is this network."""
+    about = {"classes": CLASSES, "labels": CLASSES, "side": SIZE, "size": SIZE}
+    about |= {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    bare = save_model(network(), path.with_name("bare"), proof=_proof(np.full((IMAGES, 3), 1 / 3)), **about)
+    shares = _shares(bare)
+    return save_model(network(), path, proof=_proof(shares), metadata={"depth": "18"}, **about)
+
+
+def _proof(shares: np.ndarray) -> Proof:
+    predicted = shares.argmax(1)
+    said = Predictions(predicted, predicted, shares.max(1).astype(np.float32))
+    return Proof.sample(NAMES, PICTURES, said)
+
+
+def _shares(folder: Path) -> np.ndarray:
+    import mlflow
+
+    module = mlflow.pytorch.load_model(str(folder))
+    with torch.inference_mode():
+        return module(torch.from_numpy(PICTURES).permute(0, 3, 1, 2).float() / 255).numpy()
+
+
+class Shop:
+    """Makes finished runs to order."""
+
+    def __init__(self, uri: str, model: Path, folder: Path) -> None:
+        self.uri, self._model, self._folder = uri, model, folder
+        self._shares = open_folder(model).shares(PICTURES)
+        self._made = 0
+
+    def run(
+        self,
+        holdout: float | None,
+        wrong: range = range(5),
+        *,
+        status: str | None = "finished",
+        data_digest: str = DATA,
+        experiment: str = "registry",
+        study: str = "none",
+        model: Path | None = None,
+        **metrics: float,
+    ) -> str:
+        """The id of a run with that accuracy on the holdout, whose model has the images in `wrong` wrong."""
+        self._made += 1
+        output = self._folder / f"run{self._made}"
+        predicted = self._shares.argmax(1)
+        label = predicted.copy()
+        label[list(wrong)] = (label[list(wrong)] + 1) % len(CLASSES)
+        said = Predictions(label, predicted, self._shares.max(1))
+        head = header(experiment, epochs="1")
+        head = replace(
+            head,
+            run_name=f"small {self._made}",
+            tags={"role": "run", "seed": "1", "study": study, "arm": "small", "depth": "18"},
+            dataset=replace(head.dataset, digest=data_digest),
+        )
+        tracker = open_tracker(output, head, tracking_uri=self.uri, offline=False, resume=False)
+        files = write_summary(
+            output / "summary",
+            [epoch(1)],
+            {"last": said, "selected": said},
+            names=NAMES,
+            labels=CLASSES,
+            selected_epoch=1,
+        )
+        tracker.artifact(next(file for file in files if file.name == "predictions.csv"))
+        shutil.copytree(model or self._model, output / "models/selected")
+        tracker.model("selected", output / "models/selected", step=1, metrics={})
+        known: dict[str, float | None] = {
+            "best/test_accuracy": said.accuracy,
+            "selected/test_accuracy": said.accuracy,
+            "final/test_accuracy": said.accuracy,
+            "selected/holdout_accuracy": holdout,
+            "selected/epoch": 1.0,
+        }
+        known |= {name.replace("_", "/", 1): value for name, value in metrics.items()}
+        tracker.result({name: value for name, value in known.items() if value is not None}, step=1)
+        assert tracker.close(status or "running") == 0
+        time.sleep(0.01)  # start times that differ
+        assert tracker.run_id
+        return tracker.run_id
