@@ -175,7 +175,8 @@ def serve(
     max_pixels: int,
     max_seconds: float,
 ) -> None:
-    """Serve the model over HTTP: a page at /, POST /predict, GET /model, /health, /ready, /metrics, /docs.
+    """Serve the model over HTTP: a page at /, POST /predict, GET /model, /health, /ready,
+    /metrics, /openapi.json.
 
     A new champion is loaded, proved and swapped in while requests go on; one that fails its proof is refused
     and the old one stays. Ctrl-C and SIGTERM finish what is under way.

@@ -1,0 +1,146 @@
+"""`imagenette predict`: picture files to classes. Reads files, asks a registered model, prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from imagenette.data.images import is_image_name
+from imagenette.data.prepare import Pixels
+from imagenette.errors import InputError
+from imagenette.registry import Lineage, load_known
+from imagenette.registry.model import Model
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one picture."""
+
+    path: Path
+    classes: tuple[tuple[str, str, float], ...]
+    """(class, readable name, share in [0, 1]), the likeliest first."""
+
+    def to_json(self) -> dict[str, Any]:
+        keys = ("class", "label", "share")
+        return {"file": str(self.path), "top": [dict(zip(keys, row, strict=True)) for row in self.classes]}
+
+
+def predict(
+    paths: Sequence[Path],
+    *,
+    model: str,
+    top: int = 3,
+    as_json: bool = False,
+    tracking_uri: str | None = None,
+) -> int:
+    """Print what the model at that address says of every picture; returns how many could not be read, each
+    named on standard error. InputError where a path does not exist or a folder holds no picture."""
+    files = find_pictures(paths)
+    loaded, known = load_known(model, tracking_uri=tracking_uri)
+    said = _named(loaded, known, model)
+    unread: list[str] = []
+    show = _json_lines(known) if as_json else _table(min(top, len(loaded.classes)))
+    with tqdm(
+        total=len(files), unit="img", desc="classifying", disable=not sys.stderr.isatty(), leave=False
+    ) as bar:
+        for start in range(0, len(files), BATCH):
+            part = files[start : start + BATCH]
+            for answer in classify(loaded, part, top=top, unread=unread.append):
+                with tqdm.external_write_mode(file=sys.stderr):
+                    show(answer)
+            bar.update(len(part))
+    for line in unread:
+        click.echo(f"imagenette: {line}", err=True)
+    told = f", {len(unread)} could not be read" if unread else ""
+    click.echo(f"{said}: {len(files) - len(unread)} pictures{told}", err=True)
+    return len(unread)
+
+
+def find_pictures(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are named; of a folder, every file below it whose name is a picture's, sorted."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if is_image_name(file.name) and file.is_file())
+            if not inside:
+                raise InputError(f"{path}: no picture in this folder or below")
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    return files
+
+
+def classify(model: Model, files: Sequence[Path], *, top: int, unread: Any) -> Iterator[Answer]:
+    """Answers in the order of the files; for one that cannot be read, unread(why) is called instead."""
+    with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:
+        prepared = [(file, pool.submit(_prepare, model, file)) for file in files]
+    readable: list[tuple[Path, Pixels]] = []
+    for file, future in prepared:
+        pixels = _result(future, unread)
+        if pixels is not None:
+            readable.append((file, pixels))
+    if readable:
+        shares = model.shares(np.stack([pixels for _, pixels in readable]))
+        for (file, _), row in zip(readable, shares, strict=True):
+            yield Answer(file, top_classes(model, row, top))
+
+
+def top_classes(
+    model: Model, shares: npt.NDArray[np.float32], top: int
+) -> tuple[tuple[str, str, float], ...]:
+    """(class, readable name, share) of the likeliest classes; shares: [classes]."""
+    order = np.argsort(-shares, kind="stable")[:top]
+    return tuple((model.classes[i], model.labels[i], float(shares[i])) for i in order)
+
+
+def _prepare(model: Model, file: Path) -> Pixels:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+    return model.preprocess(data, str(file))
+
+
+def _result(future: Future[Pixels], unread: Any) -> Pixels | None:
+    try:
+        return future.result()
+    except InputError as error:
+        unread(str(error))
+        return None
+
+
+def _named(model: Model, known: Lineage | None, address: str) -> str:
+    if known is None:
+        return f"{address} ({model.size} px)"
+    run = f"run {known.run_id}" if known.run_id else "no run known"
+    return f"{known.name} version {known.version} ({run}, {model.size} px)"
+
+
+def _json_lines(known: Lineage | None) -> Any:
+    which = {"model": f"{known.name}/{known.version}"} if known else {}
+    return lambda answer: click.echo(json.dumps(answer.to_json() | which))
+
+
+def _table(top: int) -> Any:
+    """Prints aligned lines as answers come: a folder of thousands is not held back for its longest name."""
+
+    def show(answer: Answer) -> None:
+        cells = [f"{label} {share:6.1%}" for _, label, share in answer.classes[:top]]
+        click.echo("  ".join([f"{answer.path!s:<32}", *(f"{cell:<26}" for cell in cells)]).rstrip())
+
+    return show

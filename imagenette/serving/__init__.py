@@ -1,0 +1,1 @@
+"""The registered model as an HTTP service with one page."""

@@ -1,0 +1,96 @@
+"""`imagenette serve`: the model fetched, the port taken, the service run until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from pathlib import Path
+from types import FrameType
+
+import click
+import uvicorn
+
+from imagenette.errors import InputError, RunError
+from imagenette.registry.address import Address
+from imagenette.serving.app import create_app
+from imagenette.serving.limits import Limits
+from imagenette.serving.served import Follower, Served
+
+_GRACE = 15
+"""Seconds that requests under way get after a signal."""
+
+
+def serve(
+    model: str,
+    *,
+    host: str,
+    port: int,
+    follow: float,
+    wait: bool,
+    limits: Limits,
+    tracking_uri: str | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way are answered. InputError for a taken port, or where
+    there is no such model (unless `wait`)."""
+    listening = _listen(host, port)
+    served = Served(model, tracking_uri, _say)
+    in_folder = (Path(model) / "MLmodel").is_file()
+    address = None if in_folder else Address.parse(model)
+    try:
+        served.load()
+    except (InputError, RunError) as error:
+        if not wait or in_folder:
+            raise
+        _say(f"{error}; waiting for it")
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(served, limits),
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE,
+        )
+    )
+    moves = address is not None and address.alias is not None
+    following = Follower(served, follow if moves else 0)
+    if (moves and follow) or served.current is None:
+        following.start()
+    what = served.current.name if served.current else f"no model yet ({model})"
+    _say(f"{what} at http://{host}:{listening.getsockname()[1]}")
+    _run(server, listening)
+    following.stop()
+
+
+def _run(server: uvicorn.Server, listening: socket.socket) -> None:
+    """In a thread of its own: there uvicorn leaves the signals to us, and does not raise them again after a
+    stop that was asked for."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="imagenette-serve")
+    try:
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.2)  # signal handlers run between two of these
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(128)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot listen on {host}:{port}: {reason}; choose another with --port") from None
+    return listening
+
+
+def _say(line: str) -> None:
+    click.echo(f"imagenette: {line}", err=True)
