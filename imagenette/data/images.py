@@ -67,8 +67,8 @@ def decode(
     try:
         image.load()
         rgb = _to_rgb(image)
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
     except Exception as error:  # a decoder fed damaged bytes raises OSError, SyntaxError, ValueError, ...
         raise InputError(f"{name}: the image is damaged: {_line(error)}") from None
     if side is not None:

@@ -144,15 +144,15 @@ def _launched(client: MlflowClient) -> Iterator[Callable[[Promotion], Promotion]
 def _champion(versions: Versions, gate: Gate) -> Entry | None:
     """The champion as the versions have it. RunError if the alias was set by hand to a version that says
     nothing of itself."""
-    entries = {int(v.version): as_entry(v) for v in versions.all()}
     held = versions.aliases().get(CHAMPION)
-    if held is not None and entries.get(held) is None and gate != "force":
+    promoted = {int(v.version) for v in versions.all() if as_entry(v) is not None}
+    if held is not None and held not in promoted and gate != "force":
         raise RunError(
             f"{versions.name}@{CHAMPION} is version {held}, which was registered by hand and has no evidence "
             "to compare with: --gate force takes its place"
         )
-    champion = versions.standing().champion
-    return entries[champion] if champion is not None else None
+    history = versions.history()
+    return history[-1] if history else None
 
 
 def _mend(versions: Versions, say: Say) -> None:

@@ -115,15 +115,21 @@ class Versions:
         raise RunError(f"the aliases of {self.name} do not come to rest: someone else keeps setting them")
 
     def standing(self, *, without: Collection[int] = ()) -> Standing:
-        """What the versions say, those left out whose files were deleted (and those in `without`)."""
+        """What the versions say, those in `without` left out."""
+        numbers = [entry.version for entry in self.history(without=without)]
+        return Standing(*[None, None, *numbers][:-3:-1])
+
+    def history(self, *, without: Collection[int] = ()) -> list[Entry]:
+        """The champions one after the other, from one reading; without those whose files were deleted."""
         versions = {int(version.version): version for version in self.all()}
         entries = [entry for version in versions.values() if (entry := as_entry(version)) is not None]
         gone = set(without)
         while True:
-            history = [entry.version for entry in reigns(entries, without=gone)]
-            missing = {v for v in history[-2:] if not has_file(self._client, versions[v].source, "MLmodel")}
+            history = reigns(entries, without=gone)
+            heads = [entry.version for entry in history[-2:]]
+            missing = {v for v in heads if not has_file(self._client, versions[v].source, "MLmodel")}
             if not missing:
-                return Standing(*([None, None, *history][:-3:-1]))
+                return history
             gone |= missing
 
     @_again

@@ -109,6 +109,8 @@ def one_line(uri: str) -> Iterator[None]:
         yield
     except (InputError, RunError):
         raise
+    except (AssertionError, AttributeError, LookupError, NameError, TypeError):
+        raise  # a mistake of ours, which keeps its traceback
     except Exception as error:
         raise RunError(f"tracking server {hide_secrets(uri)}: {first_line(error)}") from error
 
