@@ -1,0 +1,152 @@
+"""The service as a process: it follows its alias under load, and whatever happens it loses no request."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from mlflow import MlflowClient
+
+from imagenette.errors import InputError
+from imagenette.registry import promote
+from imagenette.serving.limits import Limits
+from imagenette.serving.server import serve
+from tests.registry.finished_runs import Shop
+from tests.serving.conftest import Service
+from tests.waiting import wait_until
+
+
+def go(registry: Shop, name: str, holdout: float) -> int:
+    """Train (so to speak) and promote; the version's number."""
+    run = registry.run(holdout)
+    version = promote(tracking_uri=registry.uri, experiment="registry", name=name, run_id=run).version
+    assert version is not None
+    return version
+
+
+@contextmanager
+def load(service: Service, jpeg: bytes, *, clients: int = 4) -> Iterator[Counter[object]]:
+    """Clients that ask without a pause; what they are told is counted: which version answered or why not."""
+    told: Counter[object] = Counter()
+    stopping = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(timeout=30) as client:
+            while not stopping.is_set():
+                try:
+                    response = client.post(f"{service.url}/predict", files={"files": ("a.jpg", jpeg)})
+                    told[response.json()["model"]["version"] if response.is_success else response.text] += 1
+                except httpx.TransportError as error:
+                    told[f"{type(error).__name__}: {error}"] += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield told
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_it_follows_its_alias_under_load(start, registry, tracking_server, jpeg):
+    """No model, a first, a better one, a broken one, no tracking server, one more: nobody is turned away."""
+    service = start("followed@champion", "--wait", "--follow", "0.3", tracking_uri=registry.uri)
+    assert httpx.get(f"{service.url}/ready").status_code == 503
+    first = go(registry, "followed", 0.7)
+    wait_until(lambda: httpx.get(f"{service.url}/ready").status_code == 200)
+    with load(service, jpeg) as told:
+        wait_until(lambda: told[first] > 20)
+        second = go(registry, "followed", 0.8)
+        wait_until(lambda: told[second] > 20)
+
+        broken = make_broken_champion(registry, "followed", like=second)
+        wait_until(lambda: "is refused" in service.said)
+        answered = told[second]
+        wait_until(lambda: told[second] > answered + 20)
+
+        tracking_server.kill()
+        wait_until(lambda: "does not answer" in service.said)
+        answered = told[second]
+        wait_until(lambda: told[second] > answered + 20)
+        tracking_server.start()
+        third = go(registry, "followed", 0.9)
+        wait_until(lambda: told[third] > 20)
+    assert set(told) == {first, second, third}
+    assert f"version {broken} is refused, followed/{second} stays" in service.said
+    for words in ("is refused", "does not answer", f"followed/{third} answers now"):
+        assert service.said.count(words) == 1, "said once"
+    metrics = httpx.get(f"{service.url}/metrics").text
+    assert "imagenette_model_swaps_total 2.0" in metrics
+    assert "imagenette_model_refusals_total 1.0" in metrics
+    assert httpx.get(f"{service.url}/model").json()["lineage"]["version"] == third
+
+
+def make_broken_champion(registry: Shop, name: str, *, like: int) -> int:
+    """A version without a graph, to which somebody set the alias by hand."""
+    client = MlflowClient(registry.uri)
+    run = registry.run(0.9)
+    client.log_text(run, "artifact_path: x\nflavors: {}\n", "broken/MLmodel")
+    source = f"{client.get_run(run).info.artifact_uri}/broken"
+    tags = dict(client.get_model_version(name, str(like)).tags) | {"withdrawn": "by hand"}
+    version = client.create_model_version(name, source, run, tags=tags, await_creation_for=0).version
+    client.set_registered_model_alias(name, "champion", version)
+    return int(version)
+
+
+def test_slow_endless_and_broken_off_bodies_hold_nobody_up_and_a_stop_loses_no_one(start, small_model, jpeg):
+    service = start(str(small_model), "--max-seconds", "1", "--max-bytes", "2000000")
+    host, port = service.url.removeprefix("http://").split(":")
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    slow = socket.create_connection((host, int(port)))
+    slow.sendall(head + b"Content-Length: 1000\r\n\r\n--x")
+    gone = socket.create_connection((host, int(port)))
+    gone.sendall(head + b"Content-Length: 1000\r\n\r\n--x")
+    gone.close()
+    with load(service, jpeg, clients=1) as told:
+        wait_until(lambda: told[None] > 20)
+    assert set(told) == {None}
+    assert b" 408 " in slow.recv(1000)
+    slow.close()
+
+    for body in (
+        {"files": {"files": ("zeros", b"\0" * 20_000_000)}},
+        {"content": iter([b"\0" * 500_000] * 40)},
+    ):
+        began = time.monotonic()
+        assert httpx.post(f"{service.url}/predict", **body).status_code == 413
+        assert time.monotonic() - began < 1
+
+    with load(service, jpeg) as told:
+        wait_until(lambda: told[None] > 20)
+        assert service.stop() == 0
+    assert all("refused" in str(text) for text in set(told) - {None}), told  # whoever came after it had gone
+    assert "Traceback" not in service.said
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("nobody@champion", r"model nobody@champion is not registered: `imagenette promote` registers one"),
+        ("a/b/c", r"model 'a/b/c': allowed are NAME@ALIAS and NAME/VERSION"),
+    ],
+)
+def test_no_such_model_is_one_line(registry, model, words):
+    with pytest.raises(InputError, match=words):
+        serve(
+            model, host="127.0.0.1", port=0, follow=1, wait=False, limits=Limits(), tracking_uri=registry.uri
+        )
+
+
+def test_a_taken_port_is_one_line(small_model):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}: address already in use"):
+            serve(str(small_model), host="127.0.0.1", port=port, follow=1, wait=False, limits=Limits())
