@@ -20,6 +20,7 @@ from .data.prepare import prepare
 from .errors import InputError
 
 _BATCH = 64
+_SWITCH = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 
 
 class PictureModel:
@@ -62,9 +63,23 @@ def _content(file: bytes | str, name: str) -> bytes:
 
 
 def _load_pyfunc(path: str) -> PictureModel:
-    """Called by MLflow with the model's folder; the graph is read without unpickling."""
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    """Called by MLflow with the model's folder."""
     import mlflow
 
     described = mlflow.models.Model.load(str(Path(path) / "MLmodel"))
-    return PictureModel(mlflow.pytorch.load_model(path), described.metadata or {})
+    return PictureModel(load_graph(path), described.metadata or {})
+
+
+def load_graph(path: str) -> torch.nn.Module:
+    """The exported graph of the model folder at `path`; MLflow refuses anything that would be unpickled."""
+    import mlflow
+
+    before = os.environ.get(_SWITCH)
+    os.environ[_SWITCH] = "false"
+    try:
+        module: torch.nn.Module = mlflow.pytorch.load_model(path)
+    finally:  # whatever else this process loads is its own affair
+        del os.environ[_SWITCH]
+        if before is not None:
+            os.environ[_SWITCH] = before
+    return module

@@ -81,7 +81,8 @@ def ranked(
     first = next(fit, None)
     if first is None:
         on_data = f" on the champion's data ({data_digest[:8]})" if data_digest else ""
-        raise InputError(f"{where} has no finished run{on_data} with {metric}")
+        none = " (runs with holdout=0 have none)" if "holdout" in metric else ""
+        raise InputError(f"{where} has no finished run{on_data} with {metric}{none}")
     yield first
     yield from fit
 

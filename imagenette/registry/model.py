@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from imagenette.data.images import MAX_PIXELS
 from imagenette.data.prepare import Pixels, prepare
 from imagenette.errors import InputError
 from imagenette.proof import Proof
+from imagenette.pyfunc import load_graph
 from imagenette.tracking.client import first_line
 
 _GRAPH = "data/model.pt2"
@@ -93,11 +93,7 @@ def _refuse_code(folder: Path, flavors: dict[str, Any]) -> None:
 
 
 def _load(folder: Path) -> nn.Module:
-    import mlflow
-
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     try:
-        module: nn.Module = mlflow.pytorch.load_model(str(folder))
+        return load_graph(str(folder))
     except Exception as error:  # torch, zipfile and MLflow each have their own
         raise InputError(f"it does not load: {first_line(error)}") from None
-    return module

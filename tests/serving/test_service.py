@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import statistics
 import threading
 import time
 from collections import Counter
@@ -103,6 +104,11 @@ def make_broken_champion(registry: Shop, name: str, *, like: int) -> int:
 
 def test_slow_endless_and_broken_off_bodies_hold_nobody_up_and_a_stop_loses_no_one(start, small_model, jpeg):
     service = start(str(small_model), "--max-seconds", "1", "--max-bytes", "2000000")
+    with httpx.Client() as client:
+        files = {"files": ("a.jpg", jpeg)}
+        times = [client.post(f"{service.url}/predict", files=files).elapsed for _ in range(30)]
+    assert statistics.median(times).total_seconds() < 0.04, "no answer waits for a delayed acknowledgement"
+
     host, port = service.url.removeprefix("http://").split(":")
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     slow = socket.create_connection((host, int(port)))

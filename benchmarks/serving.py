@@ -1,0 +1,165 @@
+"""Throughput and latency of `imagenette serve`: micro-batching against one picture at a time, in turns.
+
+Two services of the same ResNet run side by side; clients that ask without a pause turn from one to the other.
+The clients share the machine's cores with the services, as they would on a small one.
+
+    python benchmarks/serving.py --json FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import io
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from imagenette import models
+from imagenette.export import save_model
+from imagenette.loop import MEAN, STD, normalize
+from imagenette.proof import Proof
+from imagenette.records import Predictions
+
+CLASSES = [f"class {i}" for i in range(10)]
+
+
+def make_model(folder: Path, *, depth: int, size: int) -> Path:
+    """A ResNet with random weights: as fast as a trained one."""
+    net = models.build(depth, classes=len(CLASSES), seed=1).eval()
+    pictures = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        shares = net(normalize(torch.from_numpy(pictures).permute(0, 3, 1, 2))).softmax(1).numpy()
+    said = Predictions(shares.argmax(1), shares.argmax(1), shares.max(1))
+    proof = Proof.sample([str(i) for i in range(8)], pictures, said)
+    about = {"classes": CLASSES, "labels": CLASSES, "side": 256, "size": size, "mean": MEAN, "std": STD}
+    return save_model(net, folder / "model", proof=proof, **about)
+
+
+def start(model: Path, log: Path, *, batch: int) -> tuple[subprocess.Popen[bytes], int]:
+    command = [sys.executable, "-m", "imagenette", "serve", "--model", str(model), "--port", "0"]
+    with log.open("w") as out:
+        process = subprocess.Popen([*command, "--max-batch", str(batch)], stdout=out, stderr=out)
+    while not (found := re.search(r":(\d+)\n", log.read_text())):
+        if process.poll() is not None:
+            raise SystemExit(log.read_text())
+        time.sleep(0.1)
+    return process, int(found[1])
+
+
+def request_body() -> tuple[bytes, dict[str, str]]:
+    """One photograph-like JPEG of 224 x 224 px, about 10 kB, as multipart/form-data."""
+    rng = np.random.default_rng(1)
+    rough = Image.fromarray(rng.integers(0, 256, (28, 28, 3), dtype=np.uint8))
+    out = io.BytesIO()
+    rough.resize((224, 224), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+    return head + out.getvalue() + b"\r\n--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+def load(port: int, *, clients: int, seconds: float) -> dict[str, float]:
+    """Clients that ask without a pause: answers a second, and the time of one, milliseconds."""
+    body, headers = request_body()
+    times: list[float] = []
+    errors: list[str] = []
+    until = time.perf_counter() + seconds
+
+    def ask() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        while time.perf_counter() < until:
+            began = time.perf_counter()
+            connection.request("POST", "/predict", body, headers)
+            response = connection.getresponse()
+            said = response.read()
+            times.append(time.perf_counter() - began)
+            if response.status != 200:
+                errors.append(f"{response.status} {said[:100]!r}")
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = time.perf_counter() - began
+    p50, p99 = np.percentile(np.array(times) * 1000, [50, 99]).tolist()
+    return {"per_second": len(times) / took, "p50_ms": p50, "p99_ms": p99, "errors": len(errors)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--depth", type=int, default=18)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    kinds = {"micro-batched": 32, "one at a time": 1}
+    results: dict[str, list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as temp:
+        model = make_model(Path(temp), depth=given.depth, size=given.size)
+        services = {
+            kind: start(model, Path(temp) / f"{batch}.log", batch=batch) for kind, batch in kinds.items()
+        }
+        try:
+            for _, port in services.values():
+                load(port, clients=4, seconds=2)  # warm
+            for clients in given.clients:
+                for _ in range(given.rounds):
+                    for kind, (_, port) in services.items():
+                        figures = load(port, clients=clients, seconds=given.seconds)
+                        results.setdefault(f"{kind}, {clients} clients", []).append(figures)
+        finally:
+            for process, _ in services.values():
+                process.terminate()
+                process.wait()
+    medians = {
+        name: {key: statistics.median(r[key] for r in rounds) for key in rounds[0] if key != "errors"}
+        | {"errors": sum(r["errors"] for r in rounds)}
+        for name, rounds in results.items()
+    }
+    ratios = {}
+    for clients in given.clients:
+        pairs = zip(
+            results[f"micro-batched, {clients} clients"],
+            results[f"one at a time, {clients} clients"],
+            strict=True,
+        )
+        ratios[f"{clients} clients"] = statistics.median(a["per_second"] / b["per_second"] for a, b in pairs)
+    for name, row in medians.items():
+        times = f"p50 {row['p50_ms']:6.1f} ms   p99 {row['p99_ms']:6.1f} ms"
+        print(f"{name:<28} {row['per_second']:7.1f} /s   {times}   {row['errors']:.0f} errors")
+    for name, ratio in ratios.items():
+        print(f"{name}: micro-batched / one at a time = {ratio:.2f}")
+    if given.json:
+        summary = {
+            "what": f"ResNet-{given.depth}, {given.size} px, JPEG 224 px, float32",
+            "medians": medians,
+            "ratio": ratios,
+            "rounds": results,
+            "seconds_per_round": given.seconds,
+            "machine": {
+                "processor": platform.processor() or platform.machine(),
+                "cores": len(os.sched_getaffinity(0)),
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+            },
+        }
+        given.json.write_text(json.dumps(summary, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
