@@ -6,6 +6,7 @@ Pictures go in as they are; decoding, resizing, normalization and softmax are in
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import json
 import logging
@@ -27,7 +28,10 @@ from torch import Tensor, nn
 from imagenette.proof import Proof
 
 WEIGHTS = "weights.safetensors"
-"""The bare network's state_dict beside the exported graph: to go on training, or to load elsewhere."""
+"""The bare network's state_dict beside the exported graph: what the registry loads."""
+GRAPH = "data/model.pt2"
+"""The exported graph, for those who have none of our code. Loading one may run what it says (torch 2.15 runs
+its guards as code), so we never do: its SHA-256 is compared."""
 CODE = "imagenette_model"
 """The package inside a saved model that turns picture files into what its graph takes."""
 TRAVELS = ("pyfunc.py", "errors.py", "data/images.py", "data/prepare.py")
@@ -61,6 +65,7 @@ def save_model(
     size: int,
     mean: Sequence[float],
     std: Sequence[float],
+    architecture: str | None = None,
     proof: Proof | None = None,
     metadata: dict[str, str] | None = None,
 ) -> Path:
@@ -68,7 +73,8 @@ def save_model(
 
     `net` is the bare network (no DDP), on any device; it is copied, not changed. `classes` are the
     folder names in the order of the outputs, `labels` their readable names. A picture is decoded,
-    squashed to `side` px and resized to `size` px. `proof` is what the registry will ask of the model.
+    squashed to `side` px and resized to `size` px. The registry needs `architecture`, by which
+    `imagenette.models` builds the network again, and asks the model for its `proof`.
 
     Two flavors: `pytorch` is the graph (tensors in and out, any number of pictures from 1 up),
     `python_function` takes picture files and names what it sees.
@@ -79,6 +85,7 @@ def save_model(
     about = {
         "classes": list(classes),
         "labels": list(labels),
+        "architecture": architecture,
         "side": side,
         "size": size,
         "mean": list(mean),
@@ -163,8 +170,16 @@ def _add_graph(path: Path, temp: Path, model: Classifier, *, size: int, requirem
     (temp / "data").replace(path / "data")
     described = Model.load(str(path / "MLmodel"))
     described.add_flavor("pytorch", **Model.load(str(temp / "MLmodel")).flavors["pytorch"])
+    assert described.metadata is not None
+    described.metadata["graph_sha256"] = digest_of(path / GRAPH)
     described.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     described.save(str(path / "MLmodel"))
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256, 64 hex digits."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _plain_copy(net: nn.Module) -> nn.Module:

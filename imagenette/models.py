@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet
 
+from imagenette.errors import InputError
 from imagenette.norm import GroupedBatchNorm, SyncBatchNorm
 
 BUILDERS: dict[int, Callable[..., nn.Module]] = {
@@ -36,6 +37,14 @@ def build(
         if isinstance(module, GroupedBatchNorm):
             module.group = bn_group
     return net.to(memory_format=torch.channels_last)
+
+
+def by_name(architecture: str, *, classes: int) -> nn.Module:
+    """A network to load weights into: `resnet18` to `resnet152`. Raises InputError for another name."""
+    known = {f"resnet{depth}": depth for depth in BUILDERS}
+    if architecture not in known:
+        raise InputError(f"architecture {architecture!r}: allowed are {', '.join(known)}")
+    return build(known[architecture], classes=classes, seed=0)
 
 
 def norm_layer(bn_group: int, *, sync_bn: bool) -> type[nn.Module]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -73,16 +74,27 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
     """Files as they are named; of a folder, every file below it whose name is a picture's, sorted."""
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        kind = _kind(path)
+        if kind == "folder":
             inside = sorted(file for file in path.rglob("*") if is_image_name(file.name) and file.is_file())
             if not inside:
                 raise InputError(f"{path}: no picture in this folder or below")
             files += inside
-        elif path.exists():
+        elif kind == "file":
             files.append(path)
         else:
-            raise InputError(f"{path}: no such file or folder")
+            raise InputError(f"{path}: {kind}")
     return files
+
+
+def _kind(path: Path) -> str:
+    """file, folder, or why it is neither."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        return "no such file or folder" if missing else str(getattr(error, "strerror", None) or error).lower()
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "not a file or folder"
 
 
 def classify(model: Model, files: Sequence[Path], *, top: int, unread: Any) -> Iterator[Answer]:
@@ -141,6 +153,7 @@ def _table(top: int) -> Any:
 
     def show(answer: Answer) -> None:
         cells = [f"{label} {share:6.1%}" for _, label, share in answer.classes[:top]]
-        click.echo("  ".join([f"{answer.path!s:<32}", *(f"{cell:<26}" for cell in cells)]).rstrip())
+        name = str(answer.path).encode(errors="replace").decode()  # a name on disk need not be text
+        click.echo("  ".join([f"{name:<32}", *(f"{cell:<26}" for cell in cells)]).rstrip())
 
     return show

@@ -64,14 +64,18 @@ class Proof:
                 )
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"its {FILE} is missing or damaged ({error})") from None
-        if not len(names) == len(pictures) == len(said[0]) == len(said[1]) == len(said[2]) > 0:
-            raise InputError(f"its {FILE} has parts of different lengths")
+        count, *shape = pictures.shape
+        square = len(shape) == 3 and shape[0] == shape[1] and shape[2] == 3 and pictures.dtype == np.uint8
+        if not (square and count == len(names) > 0 and all(part.shape == (count,) for part in said)):
+            raise InputError(f"its {FILE} has parts of the wrong shape")
         return cls(tuple(names), pictures, Predictions(*said))
 
     def compare(self, shares: npt.NDArray[np.float32]) -> float:
         """The largest difference between a share said in training and that of the same class in `shares`
         [n, classes], what a model says now. InputError if it is not the same answer."""
         predicted, share = self.predictions.predicted, self.predictions.share
+        if not ((predicted >= 0) & (predicted < shares.shape[1])).all():
+            raise InputError("its proof names classes that it has not")
         now = shares[np.arange(len(shares)), predicted]
         difference = float(np.abs(now - share).max())
         if not difference <= TOLERANCE:  # NaN is no answer either

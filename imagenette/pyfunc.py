@@ -38,15 +38,13 @@ class PictureModel:
         import pandas as pd
 
         files = data["image"].tolist() if isinstance(data, pd.DataFrame) else list(data)
-        shares = [self._shares(files[start : start + _BATCH]) for start in range(0, len(files), _BATCH)]
+        named = [(f"image {number}", file) for number, file in enumerate(files, 1)]
+        shares = [self._shares(named[start : start + _BATCH]) for start in range(0, len(named), _BATCH)]
         return pd.DataFrame(np.concatenate(shares), columns=self._about["labels"])
 
-    def _shares(self, files: Sequence[bytes | str]) -> np.ndarray[Any, Any]:
+    def _shares(self, files: Sequence[tuple[str, bytes | str]]) -> np.ndarray[Any, Any]:
         side, size = self._about["side"], self._about["size"]
-        pictures = [
-            prepare(_content(file, f"image {i}"), f"image {i}", side=side, size=size)
-            for i, file in enumerate(files, 1)
-        ]
+        pictures = [prepare(_content(file, name), name, side=side, size=size) for name, file in files]
         batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
         with torch.inference_mode():
             shares: np.ndarray[Any, Any] = self._module(batch.contiguous()).numpy()
@@ -63,23 +61,15 @@ def _content(file: bytes | str, name: str) -> bytes:
 
 
 def _load_pyfunc(path: str) -> PictureModel:
-    """Called by MLflow with the model's folder."""
+    """Called by MLflow with the model's folder. MLflow refuses what would be unpickled."""
     import mlflow
 
     described = mlflow.models.Model.load(str(Path(path) / "MLmodel"))
-    return PictureModel(load_graph(path), described.metadata or {})
-
-
-def load_graph(path: str) -> torch.nn.Module:
-    """The exported graph of the model folder at `path`; MLflow refuses anything that would be unpickled."""
-    import mlflow
-
     before = os.environ.get(_SWITCH)
     os.environ[_SWITCH] = "false"
     try:
-        module: torch.nn.Module = mlflow.pytorch.load_model(path)
+        return PictureModel(mlflow.pytorch.load_model(path), described.metadata or {})
     finally:  # whatever else this process loads is its own affair
         del os.environ[_SWITCH]
         if before is not None:
             os.environ[_SWITCH] = before
-    return module

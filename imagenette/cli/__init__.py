@@ -36,7 +36,7 @@ def main() -> None:
     except RunError as error:
         code = _complain(str(error), EXIT_FAILED)
     except (KeyboardInterrupt, click.Abort):
-        code = _complain("interrupted before the first step; nothing to resume", EXIT_FAILED)
+        code = _complain("interrupted", EXIT_FAILED)
     sys.stdout.flush()
     sys.exit(code or 0)
 

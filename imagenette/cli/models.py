@@ -108,12 +108,13 @@ def lineage(model: str, as_json: bool) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for row in found.rows():
-        table.add_row(*row)
+    for what, value in found.rows():
+        table.add_row(what, Text(value))
     Console().print(table)
 
 

@@ -36,10 +36,10 @@ def load_known(
     address: str = f"{NAME}@{CHAMPION}", *, tracking_uri: str | None = None
 ) -> tuple[Model, Lineage | None]:
     """The same, with where it comes from; None for a folder."""
-    from imagenette.registry.model import open_folder
+    from imagenette.registry.model import NEEDED, open_folder
 
     folder = Path(address)
-    if (folder / "MLmodel").is_file():
+    if is_model_folder(address):
         try:
             return open_folder(folder), None
         except InputError as error:
@@ -48,7 +48,15 @@ def load_known(
     with opened(tracking_uri) as client:
         known = look_up(client, parsed)
         try:
-            with fetched(client, known.source) as files:
+            with fetched(client, known.source, only=NEEDED) as files:
                 return open_folder(files), known
         except InputError as error:
             raise InputError(f"model {parsed}, version {known.version}: {error}") from None
+
+
+def is_model_folder(address: str) -> bool:
+    """Whether the address is a saved model's folder rather than a registered model's name."""
+    try:
+        return (Path(address) / "MLmodel").is_file()
+    except (OSError, ValueError):  # too long for a path, or a null byte in it
+        return False

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagenette.errors import InputError
+from imagenette.errors import InputError, hide_secrets
 from imagenette.proof import TOLERANCE
 from imagenette.registry.gate import Evidence
-from imagenette.tracking.client import pages
+from imagenette.tracking.client import pages, quoted
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.fitness import unfit
 from imagenette.tracking.model import models_of
@@ -45,10 +46,12 @@ class Candidate:
 
 def named(client: MlflowClient, run_id: str, metric: str) -> Run:
     """The run of that id, or the one that it stands for. InputError if it cannot be promoted."""
+    if not re.fullmatch(r"[\w-]{1,64}", run_id):
+        raise InputError(f"run {run_id!r}: that is no run's id")
     run = get_run(client, run_id)
     run = run and _stood_for(client, run)
     if run is None:
-        raise InputError(f"run {run_id} is not on tracking server {client.tracking_uri}")
+        raise InputError(f"run {run_id} is not on tracking server {hide_secrets(client.tracking_uri)}")
     reason = unfit(run, metric)
     if reason:
         raise InputError(f"run {run_id} {reason}")
@@ -56,19 +59,25 @@ def named(client: MlflowClient, run_id: str, metric: str) -> Run:
 
 
 def ranked(
-    client: MlflowClient, experiment: str, *, study: str | None, metric: str, data_digest: str | None
+    client: MlflowClient,
+    experiment: str,
+    *,
+    study: str | None,
+    metric: str,
+    data_digest: str | None,
+    mixed: bool = False,
 ) -> Iterator[Run]:
     """Runs of an experiment (of one study of it), the best by `metric` first, read page by page.
 
-    data_digest: only runs on that data; None: runs on one data set, whichever it is. InputError if there is
-    no run, or if they are on several data sets.
+    data_digest: only runs on that data; None: runs on one data set, whichever it is, unless `mixed`.
+    InputError if there is no run, or if they are on several data sets.
     """
     found = client.get_experiment_by_name(experiment)
     where = f"study {study}" if study else f"experiment {experiment!r}"
     if found is None:
         raise InputError(f"experiment {experiment!r} is not on this tracking server")
     query = "attributes.status = 'FINISHED' AND tags.status = 'finished'"
-    query += f" AND tags.study = '{study}'" if study else ""
+    query += f" AND tags.study = {quoted(study)}" if study else ""
     query += f" AND tags.data_digest = '{data_digest}'" if data_digest else ""
     best_first = [f"metrics.`{metric}` DESC", "attributes.start_time ASC"]
     runs = pages(
@@ -76,7 +85,7 @@ def ranked(
     )
     trained = (_stood_for(client, run) for run in runs if run.data.tags.get("role") != "study")
     fit = (run for run in trained if run is not None and unfit(run, metric) is None)
-    if data_digest is None:
+    if data_digest is None and not mixed:
         fit = _of_one_data_set(list(fit), where)
     first = next(fit, None)
     if first is None:
@@ -92,7 +101,7 @@ def proven(client: MlflowClient, run: Run, metric: str) -> Candidate:
 
     InputError, beginning with the run, if anything is missing or one contradicts another.
     """
-    from imagenette.registry.model import open_folder
+    from imagenette.registry.model import check_graph, open_folder
 
     run_id = run.info.run_id
     ours = models_of(client, run.info.experiment_id, run_id, MODEL)
@@ -104,11 +113,13 @@ def proven(client: MlflowClient, run: Run, metric: str) -> Candidate:
         correct = np.array([row["label"] == row["selected_predicted"] for row in rows])
         _agree(correct.mean(), run.data.metrics["selected/test_accuracy"])
         with fetched(client, model.artifact_location) as folder:
+            check_graph(folder)
             opened = open_folder(folder)
-            environment = " ".join((folder / "requirements.txt").read_text().split())
+            requirements = folder / "requirements.txt"
+            environment = " ".join(requirements.read_text().split()) if requirements.is_file() else "unknown"
         _match(opened, rows)
         difference = opened.prove()
-    except InputError as error:
+    except (InputError, UnicodeError, csv.Error) as error:
         raise InputError(f"run {run_id} cannot be promoted, model {model.model_id}: {error}") from None
     evidence = Evidence(
         metric=metric,
@@ -140,8 +151,15 @@ def _match(model: Model, rows: list[dict[str, str]]) -> None:
     for name, predicted, share in zip(model.proof.names, said.predicted, said.share, strict=True):
         row = stored.get(name)
         same = row is not None and row["selected_predicted"] == model.classes[predicted]
-        if row is None or not same or abs(float(row["selected_share"]) - float(share)) > TOLERANCE:
+        if row is None or not same or not _close(row["selected_share"], float(share)):
             raise InputError(f"its proof and predictions.csv differ on test image {name}")
+
+
+def _close(text: str, share: float) -> bool:
+    try:
+        return abs(float(text) - share) <= TOLERANCE
+    except ValueError:
+        return False
 
 
 def _stood_for(client: MlflowClient, run: Run) -> Run | None:

@@ -116,16 +116,21 @@ def _weigh(gate: Gate, test: McNemar | None, said: str) -> Verdict:
     return Verdict(True, said)
 
 
-def reigns(entries: Sequence[Entry], *, without: Collection[int] = ()) -> list[Entry]:
-    """The champions one after the other; the last is the champion, the one before it the previous one.
+def reigns(entries: Sequence[Entry], *, gone: Collection[int] = ()) -> list[Entry]:
+    """The champions one after the other, the last being champion now.
 
-    entries: in the order of their versions. without: versions that cannot be had any more.
+    entries: in the order of their versions. gone: versions whose files were deleted. They did reign, so
+    whoever took their place keeps it; but nobody need beat one that cannot be had any more.
     """
     history: list[Entry] = []
     for entry in entries:
-        if entry.withdrawn or entry.version in without:
-            continue
-        champion = history[-1].evidence if history else None
-        if judge(entry.evidence, champion, entry.gate, other_data=entry.other_data).allowed:
+        rivals = history[-1:]
+        if rivals and rivals[0].version in gone:
+            rivals += [past for past in history if past.version not in gone][-1:]
+        allowed = (
+            judge(entry.evidence, rival.evidence, entry.gate, other_data=entry.other_data).allowed
+            for rival in rivals
+        )
+        if not entry.withdrawn and (not rivals or any(allowed)):
             history.append(entry)
     return history

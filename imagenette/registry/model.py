@@ -1,4 +1,8 @@
-"""A saved model in use: loaded without unpickling, and proved before anyone relies on it."""
+"""A saved model in use: built by our code, given its weights, and proved before anyone relies on it.
+
+Nothing that comes with a model is run: it is read as YAML (safely) and safetensors. Its exported graph, which
+torch would execute in part while loading it, is only compared with its checksum.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import yaml
+from safetensors.torch import load_file
 from torch import nn
 
+from imagenette import models
 from imagenette.data.images import MAX_PIXELS
 from imagenette.data.prepare import Pixels, prepare
 from imagenette.errors import InputError
+from imagenette.export import GRAPH, WEIGHTS, Classifier, digest_of
+from imagenette.proof import FILE as PROOF
 from imagenette.proof import Proof
-from imagenette.pyfunc import load_graph
 from imagenette.tracking.client import first_line
 
-_GRAPH = "data/model.pt2"
+NEEDED = ("MLmodel", WEIGHTS, PROOF)
+"""The files that a model is opened from."""
 _PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".joblib", ".bin")
+_MOST_CLASSES, _MOST_PIXELS = 100_000, 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +56,7 @@ class Model:
         """Probabilities [n, classes] for preprocessed pictures uint8 [n, size, size, 3]."""
         batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
         with torch.inference_mode():
-            said: npt.NDArray[np.float32] = self.module(batch.contiguous()).numpy()
+            said: npt.NDArray[np.float32] = self.module(batch).numpy()
         return said
 
     def prove(self) -> float:
@@ -58,42 +68,57 @@ class Model:
 def open_folder(folder: Path) -> Model:
     """Load the model that `imagenette.export.save_model` wrote, and prove it. InputError says what is wrong,
     with no name in front."""
-    from mlflow.models import Model as Description
-
-    if not (folder / "MLmodel").is_file():
-        raise InputError("it holds no MLmodel")
-    described = Description.load(str(folder / "MLmodel"))
-    _refuse_code(folder, described.flavors)
-    about = described.metadata or {}
-    missing = [key for key in ("classes", "labels", "side", "size") if key not in about]
-    if missing:
-        raise InputError(f"it does not say its {', '.join(missing)}: not a model of this project's")
+    about = _about(folder)
+    classes, labels = (tuple(map(str, about[key])) for key in ("classes", "labels"))
+    proof = Proof.load(folder)
     model = Model(
-        module=_load(folder),
-        classes=tuple(about["classes"]),
-        labels=tuple(about["labels"]),
-        side=int(about["side"]),
-        size=int(about["size"]),
-        proof=Proof.load(folder),
+        module=_network(folder, about, classes=len(classes)),
+        classes=classes,
+        labels=labels,
+        side=about["side"],
+        size=about["size"],
+        proof=proof,
     )
+    if len(labels) != len(classes) or proof.pictures.shape[1] != model.size:
+        raise InputError("its classes, labels, size and proof do not go together")
     model.prove()
     return model
 
 
-def _refuse_code(folder: Path, flavors: dict[str, Any]) -> None:
-    """Loading must run nothing that came with the model."""
-    torch_flavor = flavors.get("pytorch") or {}
-    if not (folder / _GRAPH).is_file():
-        pickled = sorted(path.name for path in folder.rglob("*") if path.suffix in _PICKLES)
-        if pickled:
-            raise InputError(f"it is stored as pickle ({pickled[0]}), which runs code when it is loaded")
-        raise InputError(f"it holds no exported graph ({_GRAPH})")
-    if torch_flavor.get("code") or torch_flavor.get("model_data") != "data":
-        raise InputError("its pytorch flavor brings code of its own, which would run when it is loaded")
+def check_graph(folder: Path) -> None:
+    """InputError if the graph that MLflow's users load is not the one that was saved."""
+    pickled = sorted(path.name for path in folder.rglob("*") if path.suffix in _PICKLES)
+    if pickled:
+        raise InputError(f"it is stored as pickle ({pickled[0]}), which runs code when it is loaded")
+    if not (folder / GRAPH).is_file():
+        raise InputError(f"it holds no exported graph ({GRAPH})")
+    if digest_of(folder / GRAPH) != _about(folder).get("graph_sha256"):
+        raise InputError(f"its exported graph ({GRAPH}) is not the one that was saved")
 
 
-def _load(folder: Path) -> nn.Module:
+def _about(folder: Path) -> dict[str, Any]:
+    """What the model says of itself, checked as far as it is used here."""
     try:
-        return load_graph(str(folder))
-    except Exception as error:  # torch, zipfile and MLflow each have their own
-        raise InputError(f"it does not load: {first_line(error)}") from None
+        described = yaml.safe_load((folder / "MLmodel").read_text())
+        about = described["metadata"]
+        sane = all(isinstance(about[key], list) for key in ("classes", "labels", "mean", "std"))
+        sane &= 1 <= len(about["classes"]) <= _MOST_CLASSES and len(about["mean"]) == len(about["std"]) == 3
+        sane &= all(isinstance(v, float) and v == v for v in (*about["mean"], *about["std"]))
+        sane &= all(type(about[key]) is int and 1 <= about[key] <= _MOST_PIXELS for key in ("side", "size"))
+        sane &= isinstance(about["architecture"], str)
+    except FileNotFoundError:
+        raise InputError("it holds no MLmodel") from None
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        sane = False
+    if not sane:
+        raise InputError("its MLmodel does not describe a model of this project's")
+    return dict(about)
+
+
+def _network(folder: Path, about: dict[str, Any], *, classes: int) -> nn.Module:
+    net = models.by_name(about["architecture"], classes=classes)
+    try:
+        net.load_state_dict(load_file(folder / WEIGHTS))
+    except Exception as error:  # safetensors' own, OSError, or RuntimeError for other shapes
+        raise InputError(f"it does not load: {WEIGHTS}: {first_line(error)}") from None
+    return Classifier(net, about["mean"], about["std"]).eval().requires_grad_(False)

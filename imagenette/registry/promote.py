@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError, RunError
-from imagenette.registry.address import CHAMPION, NAME
+from imagenette.registry.address import CHAMPION, NAME, Address
 from imagenette.registry.candidates import METRICS, Candidate, named, proven, ranked
 from imagenette.registry.gate import Entry, Gate, Verdict, judge
 from imagenette.registry.lineage import opened
@@ -66,60 +66,80 @@ def promote(
     Called again after it was killed anywhere, it goes on where it stopped. Raises InputError if the run
     cannot be promoted, RunError if the gate refuses it or the server is dead; each in one line.
     """
+    Address.of_name(name)
     with opened(tracking_uri) as client, _launched(client) as tell:
         versions = Versions(client, name)
         champion = _champion(versions, gate)
-        if not dry_run:
-            _mend(versions, say)
-        run = named(client, run_id, metric) if run_id else None
-        if run is None:
-            digest = champion.evidence.data_digest if champion and not other_data else None
-            queue = ranked(client, experiment, study=study, metric=metric, data_digest=digest)
-            candidate = _first_proven(client, queue, metric, say)
-        else:
+        withdrawn = _withdrawn(versions) if gate != "force" else {}
+        if run_id:
+            run = named(client, run_id, metric)
+            if run.info.run_id in withdrawn:
+                raise RunError(_was_rolled_back(run, withdrawn, name))
             candidate = proven(client, run, metric)
+        else:
+            digest = champion.evidence.data_digest if champion and not other_data else None
+            queue = ranked(
+                client, experiment, study=study, metric=metric, data_digest=digest, mixed=other_data
+            )
+            candidate = _first_proven(client, queue, metric, withdrawn, name, say)
         say(_introduce(candidate))
-        known = _registered(versions, candidate, gate)
+        known = _champion_of(versions, candidate, champion)
         if known is None:
-            verdict = _judge(candidate, champion, gate, other_data=other_data)
+            verdict = judge(
+                candidate.evidence, champion.evidence if champion else None, gate, other_data=other_data
+            )
+            if not verdict.allowed:
+                if not dry_run:
+                    _mend(versions, say)
+                assert champion is not None
+                raise RunError(
+                    f"run {candidate.run.info.run_id} does not replace champion version {champion.version}: "
+                    f"{verdict.reason}"
+                )
             say(verdict.reason)
             if dry_run:
                 message = f"would be registered as a version of {name}, and become its {CHAMPION}"
-                return Promotion(
-                    version=None, champion=champion.version if champion else None, message=message
-                )
+                held = champion.version if champion else None
+                return Promotion(version=None, champion=held, message=message)
             known = _register(versions, candidate, verdict, gate, other_data=other_data)
         elif dry_run:
-            message = f"is already version {known} of {name}"
-            return Promotion(version=known, champion=champion.version if champion else None, message=message)
-        standing = versions.settle()
-        return tell(_ended(name, known, standing))
+            return Promotion(
+                version=known, champion=known, message=f"is {name} version {known}, the {CHAMPION}"
+            )
+        return tell(_ended(name, known, versions.settle()))
 
 
 def rollback(*, tracking_uri: str | None = None, name: str = NAME, say: Say = lambda line: None) -> Promotion:
     """Withdraw the champion; the one before it takes its place, once it has proved that it works. RunError
     where there is none."""
-    from imagenette.registry.model import open_folder
+    from imagenette.registry.model import NEEDED, open_folder
 
+    Address.of_name(name)
     with opened(tracking_uri) as client, _launched(client) as tell:
         versions = Versions(client, name)
-        champion = versions.standing().champion
+        _champion(versions, "better")  # refuses where the alias was set by hand to a foreign version
+        begun = versions.aliases().get(CHAMPION)
+        if begun is not None and begun in _withdrawn(versions).values():
+            say(f"version {begun} is withdrawn already; going on with that")
+            standing = versions.settle()
+            return tell(_ended(name, standing.champion or 0, standing))
+        *_, heir, champion = [None, None, *versions.history()]
         if champion is None:
             raise RunError(f"{name} has no champion to roll back")
-        heir = versions.standing(without={champion}).champion
         if heir is None:
-            raise RunError(f"{name} has no version before champion {champion} to go back to")
-        source = next(v.source for v in versions.all() if int(v.version) == heir)
+            raise RunError(f"{name} has no version before champion {champion.version} to go back to")
+        source = next(v.source for v in versions.all() if int(v.version) == heir.version)
         try:
-            with fetched(client, source or "") as folder:
+            with fetched(client, source or "", only=NEEDED) as folder:
                 open_folder(folder)
         except InputError as error:
-            raise RunError(
-                f"{name} version {heir}, which would follow champion {champion}: {error}"
-            ) from None
-        versions.withdraw(champion, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-        say(f"version {champion} is withdrawn")
-        return tell(_ended(name, heir, versions.settle()))
+            which = f"{name} version {heir.version}, which would follow champion {champion.version}"
+            raise RunError(f"{which}: {error}") from None
+        # Beside the champion, whatever would now come in that never reigned: it only lost a race to it.
+        while (last := versions.history()[-1]).version != heir.version:
+            versions.withdraw(last.version, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+            say(f"version {last.version} is withdrawn")
+        return tell(_ended(name, heir.version, versions.settle()))
 
 
 @contextmanager
@@ -155,6 +175,20 @@ def _champion(versions: Versions, gate: Gate) -> Entry | None:
     return history[-1] if history else None
 
 
+def _withdrawn(versions: Versions) -> dict[str, int]:
+    """Run id -> version, of those that were rolled back and not promoted again since."""
+    latest = {v.run_id: v for v in versions.all() if as_entry(v) is not None}
+    return {run: int(v.version) for run, v in latest.items() if run and WITHDRAWN in v.tags}
+
+
+def _was_rolled_back(run: Run, withdrawn: dict[str, int], name: str) -> str:
+    version = withdrawn[run.info.run_id]
+    return (
+        f"run {run.info.run_id} is version {version} of {name}, which was rolled back: --gate force promotes "
+        "it again"
+    )
+
+
 def _mend(versions: Versions, say: Say) -> None:
     """Set aliases right that a killed promoter, or somebody's hand, left beside what the versions say."""
     before = versions.aliases().get(CHAMPION)
@@ -163,10 +197,19 @@ def _mend(versions: Versions, say: Say) -> None:
         say(f"{CHAMPION} was {f'version {before}' if before else 'not set'}, and is version {after} again")
 
 
-def _first_proven(client: MlflowClient, runs: Iterator[Run], metric: str, say: Say) -> Candidate:
-    refused = None
+def _first_proven(
+    client: MlflowClient,
+    runs: Iterator[Run],
+    metric: str,
+    withdrawn: dict[str, int],
+    name: str,
+    say: Say,
+) -> Candidate:
+    refused: InputError | None = None
     for run in runs:
         try:
+            if run.info.run_id in withdrawn:
+                raise InputError(_was_rolled_back(run, withdrawn, name))
             return proven(client, run, metric)
         except InputError as error:
             refused = refused or error
@@ -183,32 +226,12 @@ def _introduce(candidate: Candidate) -> str:
     )
 
 
-def _registered(versions: Versions, candidate: Candidate, gate: Gate) -> int | None:
-    """The candidate's version, where it has one that still counts; forcing asks for a new one unless it is
-    already champion. RunError if it was rolled back."""
-    ours = [v for v in versions.all() if v.tags.get("model_id") == candidate.model.model_id and as_entry(v)]
-    champion = versions.standing().champion
-    for version in ours:
-        if int(version.version) == champion or (gate != "force" and WITHDRAWN not in version.tags):
-            return int(version.version)
-    if ours and gate != "force":
-        raise RunError(
-            f"run {candidate.run.info.run_id} is version {ours[-1].version} of {versions.name}, which was "
-            "rolled back: --gate force promotes it again"
-        )
-    return None
-
-
-def _judge(candidate: Candidate, champion: Entry | None, gate: Gate, *, other_data: bool) -> Verdict:
-    evidence = champion.evidence if champion else None
-    verdict = judge(candidate.evidence, evidence, gate, other_data=other_data)
-    if not verdict.allowed:
-        assert champion is not None
-        raise RunError(
-            f"run {candidate.run.info.run_id} does not replace champion version {champion.version}: "
-            f"{verdict.reason}"
-        )
-    return verdict
+def _champion_of(versions: Versions, candidate: Candidate, champion: Entry | None) -> int | None:
+    """The champion's version, if it is the candidate's own."""
+    if champion is None:
+        return None
+    version = next(v for v in versions.all() if int(v.version) == champion.version)
+    return champion.version if version.tags.get("model_id") == candidate.model.model_id else None
 
 
 def _register(

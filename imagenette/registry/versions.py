@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +10,7 @@ import tenacity
 from imagenette.errors import InputError, RunError
 from imagenette.registry.address import CHAMPION, PREVIOUS, Address
 from imagenette.registry.gate import GATES, Entry, Evidence, Gate, reigns
-from imagenette.tracking.client import pages
+from imagenette.tracking.client import pages, quoted
 from imagenette.tracking.fetch import has_file
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Versions:
 
     def all(self) -> list[ModelVersion]:
         """Every version, the oldest first; none where the model is not registered yet."""
-        query = f"name = '{self.name}'"
+        query = f"name = {quoted(self.name)}"
         found = pages(lambda token: self._client.search_model_versions(query, page_token=token))
         return sorted(found, key=lambda version: int(version.version))
 
@@ -62,16 +61,20 @@ class Versions:
 
     def find(self, address: Address) -> ModelVersion:
         """InputError if there is no such version."""
-        version = address.version
-        if address.alias is not None:
-            version = self.aliases().get(address.alias)
-        found = {int(version.version): version for version in self.all()}
-        if version in found:
-            return found[version]
+        from mlflow.exceptions import MlflowException
+
+        try:
+            if address.alias is not None:
+                return self._client.get_model_version_by_alias(self.name, address.alias)
+            return self._client.get_model_version(self.name, str(address.version))
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
         what = f"model {address} is not registered"
-        if not found:
+        known = [f"/{version.version}" for version in self.all()[-5:]]
+        if not known:
             raise InputError(f"{what}: `imagenette promote` registers one")
-        known = [f"@{alias}" for alias in self.aliases()] + [f"/{number}" for number in found][-5:]
+        known = [f"@{alias}" for alias in self.aliases()] + known
         raise InputError(f"{what}; {self.name} has {', '.join(known)}")
 
     @_again
@@ -114,23 +117,27 @@ class Versions:
                 return standing
         raise RunError(f"the aliases of {self.name} do not come to rest: someone else keeps setting them")
 
-    def standing(self, *, without: Collection[int] = ()) -> Standing:
-        """What the versions say, those in `without` left out."""
-        numbers = [entry.version for entry in self.history(without=without)]
+    def standing(self) -> Standing:
+        """What the versions say."""
+        numbers = [entry.version for entry in self.history()]
         return Standing(*[None, None, *numbers][:-3:-1])
 
-    def history(self, *, without: Collection[int] = ()) -> list[Entry]:
-        """The champions one after the other, from one reading; without those whose files were deleted."""
+    def history(self) -> list[Entry]:
+        """The champions one after the other, from one reading, without those whose files were deleted (as far
+        as one can tell from the last two). RunError where none has files: then the store is away."""
         versions = {int(version.version): version for version in self.all()}
         entries = [entry for version in versions.values() if (entry := as_entry(version)) is not None]
-        gone = set(without)
+        gone: set[int] = set()
         while True:
-            history = reigns(entries, without=gone)
-            heads = [entry.version for entry in history[-2:]]
-            missing = {v for v in heads if not has_file(self._client, versions[v].source, "MLmodel")}
+            history = [e for e in reigns(entries, gone=gone) if e.version not in gone]
+            last = (entry.version for entry in history[-2:])
+            missing = {v for v in last if not has_file(self._client, versions[v].source, "MLmodel")}
             if not missing:
-                return history
+                break
             gone |= missing
+        if gone and not history:
+            raise RunError(f"no champion of {self.name} has files: is the store of artifacts reachable?")
+        return history
 
     @_again
     def _point(self, alias: str, version: int | None) -> bool:

@@ -115,6 +115,14 @@ def one_line(uri: str) -> Iterator[None]:
         raise RunError(f"tracking server {hide_secrets(uri)}: {first_line(error)}") from error
 
 
+def quoted(text: str) -> str:
+    """The text as a literal of MLflow's filters, which know no escape. InputError if that cannot be."""
+    for quote in ("'", '"'):
+        if quote not in text and text.isprintable():
+            return f"{quote}{text}{quote}"
+    raise InputError(f"{text!r} cannot be searched for: it has both kinds of quotes, or what is not printed")
+
+
 def pages(search: Any) -> Iterator[Any]:
     """Every item of a paged search; `search` takes a page token."""
     token = None

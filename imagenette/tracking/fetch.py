@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,25 +15,31 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def fetched(client: MlflowClient, address: str) -> Iterator[Path]:
+def fetched(client: MlflowClient, address: str, *, only: Sequence[str] = ()) -> Iterator[Path]:
     """A copy of the file or folder at an artifact address, gone afterwards. InputError if it is not there.
 
-    Not by `runs:/...`: for those MLflow (3.17) takes an outage for a missing file.
+    only: of a folder, these files alone. Not by `runs:/...`: for those MLflow (3.17) takes an outage for a
+    missing file.
     """
+    with tempfile.TemporaryDirectory(prefix="imagenette-") as temp:
+        for name in only:
+            _download(client, f"{address}/{name}", temp)
+        yield Path(temp) if only else _download(client, address, temp)
+
+
+def _download(client: MlflowClient, address: str, folder: str) -> Path:
     from mlflow.artifacts import download_artifacts
 
-    with tempfile.TemporaryDirectory(prefix="imagenette-") as temp:
-        try:
-            path = Path(
-                download_artifacts(artifact_uri=address, dst_path=temp, tracking_uri=client.tracking_uri)
-            )
-        except Exception as error:
-            if not _is_missing(error):
-                raise
-            path = Path(temp) / "missing"
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            raise InputError(f"{address.rsplit('/', 1)[-1]} is not there (deleted?)")
-        yield path
+    try:
+        got = download_artifacts(artifact_uri=address, dst_path=folder, tracking_uri=client.tracking_uri)
+        path = Path(got)
+    except Exception as error:
+        if not _is_missing(error):
+            raise
+        path = Path(folder) / "missing"
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{address.rsplit('/', 1)[-1]} is not there (deleted?)")
+    return path
 
 
 def has_file(client: MlflowClient, folder: str | None, name: str) -> bool:

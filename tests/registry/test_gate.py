@@ -58,13 +58,31 @@ def test_a_version_without_whole_evidence_was_not_promoted(broken: dict[str, str
 
 
 @given(entries)
-def test_nobody_reigns_who_was_withdrawn_or_is_gone(made: list[Entry]) -> None:
-    gone = {entry.version for entry in made if entry.version % 3 == 0}
-    history = reigns(made, without=gone)
-    assert not any(entry.withdrawn or entry.version in gone for entry in history)
+def test_nobody_reigns_who_was_withdrawn_and_the_first_who_may_does(made: list[Entry]) -> None:
+    history = reigns(made)
+    assert not any(entry.withdrawn for entry in history)
     assert [entry.version for entry in history] == sorted(entry.version for entry in history)
-    fit = [entry for entry in made if not entry.withdrawn and entry.version not in gone]
-    assert bool(history) == bool(fit), "the first that is fit always reigns"
+    assert bool(history) == any(not entry.withdrawn for entry in made)
+
+
+@given(entries, st.sets(st.integers(1, 8)))
+def test_whoever_reigned_still_does_when_files_are_deleted(made: list[Entry], gone: set[int]) -> None:
+    before = [entry.version for entry in reigns(made)]
+    after = [entry.version for entry in reigns(made, gone=gone)]
+    first = next((i for i, version in enumerate(before) if version in gone), len(before))
+    assert after[: first + 1] == before[: first + 1]
+
+
+def test_a_champion_over_a_deleted_one_stays_and_a_deleted_champion_need_not_be_beaten() -> None:
+    made = [
+        Entry(version=1, evidence=evidence(0.9), gate="better"),
+        Entry(version=2, evidence=evidence(0.7), gate="force"),
+        Entry(version=3, evidence=evidence(0.8), gate="better"),
+    ]
+    assert [e.version for e in reigns(made, gone={2})] == [1, 2, 3], "it took the place of one that reigned"
+    late = Entry(version=4, evidence=evidence(0.75), gate="better")
+    assert [e.version for e in reigns([*made[1:], late], gone={3})] == [2, 3, 4]
+    assert [e.version for e in reigns([*made[1:], late])] == [2, 3]
 
 
 @given(entries, st.sampled_from(["better", "significant"]))

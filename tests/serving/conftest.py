@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,6 +73,7 @@ def tracking_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
     server.start()
     yield server
     server.kill()
+    shutil.rmtree(server.folder)
 
 
 @pytest.fixture(scope="session")
