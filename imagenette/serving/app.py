@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files as resources
 from typing import Annotated, Any
 
@@ -20,9 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from imagenette import __version__
 from imagenette.errors import InputError
 from imagenette.predict import top_classes
-from imagenette.serving.batcher import Batcher, Busy, settled
+from imagenette.serving.batcher import Batcher, Busy
 from imagenette.serving.limits import BodyGate, Limits, SafeHeaders
 from imagenette.serving.metrics import Counting, Metrics
+from imagenette.serving.pictures import inspect
 from imagenette.serving.served import Current, Served
 
 
@@ -98,7 +99,7 @@ def create_app(served: Served, limits: Limits) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         batcher.close()
-        decoders.shutdown()
+        decoders.shutdown(cancel_futures=True)
 
     # The interactive pages that FastAPI offers load scripts from elsewhere; /openapi.json is what they show.
     app = FastAPI(title="imagenette", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -117,32 +118,61 @@ def create_app(served: Served, limits: Limits) -> FastAPI:
             raise HTTPException(503, "no model yet", {"Retry-After": "5"})
         return served.current
 
-    async def decode(model: Current, name: str, data: bytes) -> Any:
-        prepare = functools.partial(model.model.preprocess, data, name, max_pixels=limits.pixels)
-        return await asyncio.get_running_loop().run_in_executor(decoders, prepare)
+    def check(names: list[str], contents: list[bytes]) -> None:
+        """Together the pictures of a request may cost what one may."""
+        look = functools.partial(inspect, max_pixels=limits.pixels)
+        pixels = sum(map(look, contents, names))
+        if len(contents) > 1 and pixels > limits.pixels:
+            raise HTTPException(413, f"{pixels:,} pixels; at most {limits.pixels:,} in one request")
 
-    @app.post("/predict", responses=_says(400, 408, 413, 422, 503))
+    in_hand = 0
+
+    @contextmanager
+    def taken(pictures: int) -> Iterator[None]:
+        nonlocal in_hand
+        if in_hand + pictures > limits.waiting:
+            raise Busy
+        in_hand += pictures
+        try:
+            yield
+        finally:
+            in_hand -= pictures
+
+    async def classify(using: Current, names: list[str], contents: list[bytes]) -> list[Any]:
+        """A row of shares a file. Whatever goes wrong, nothing of it goes on."""
+        under_way: list[Future[Any]] = []
+        try:
+            async with asyncio.timeout(limits.seconds):
+                under_way.append(decoders.submit(check, names, contents))
+                await asyncio.wrap_future(under_way[0])
+                prepare = functools.partial(using.model.preprocess, max_pixels=limits.pixels)
+                decoding = [decoders.submit(prepare, *one) for one in zip(contents, names, strict=True)]
+                under_way += decoding
+                pictures = await asyncio.gather(*map(asyncio.wrap_future, decoding))
+                answers = [batcher.submit(using.model, picture) for picture in pictures]
+                under_way += answers
+                return await asyncio.gather(*map(asyncio.wrap_future, answers))
+        finally:
+            for future in under_way:
+                future.cancel()
+
+    @app.post("/predict", responses=_says(400, 408, 413, 415, 422, 503))
     async def predict(
-        files: Annotated[list[UploadFile], File(description="Picture files: JPEG, PNG, BMP, WebP or TIFF.")],
+        files: Annotated[list[UploadFile], File(description="Picture files: JPEG, PNG, BMP or WebP.")],
         top: Annotated[int, Query(ge=1, le=1000, description="Classes to name.")] = 3,
     ) -> Answers:
         """Classify one or several picture files."""
         using = current()
         if len(files) > limits.files:
             raise HTTPException(413, f"{len(files)} files; at most {limits.files} in one request")
-        names = [(file.filename or "file")[:100] for file in files]
+        names = [_printable(file.filename or "file") for file in files]
         contents = [await file.read() for file in files]
-        answers: list[Any] = []
         try:
-            async with asyncio.timeout(limits.seconds):
-                pictures = await asyncio.gather(*map(functools.partial(decode, using), names, contents))
-                for picture in pictures:
-                    answers.append(batcher.submit(using.model, picture))
-                rows = await asyncio.gather(*map(asyncio.wrap_future, answers))
+            with taken(len(files)):
+                rows = await classify(using, names, contents)
         except InputError as error:
             raise HTTPException(422, str(error)) from None
         except (Busy, TimeoutError):
-            settled(answers)
             raise HTTPException(503, "too busy: try again in a moment", {"Retry-After": "1"}) from None
         named = (
             [
@@ -183,6 +213,12 @@ def create_app(served: Served, limits: Limits) -> FastAPI:
 
     _add_page(app)
     return app
+
+
+def _printable(name: str) -> str:
+    """A name that can be said in one line, whatever the client called its file."""
+    plain = name.encode(errors="replace").decode()
+    return "".join(c if c.isprintable() else "?" for c in plain)[:100]
 
 
 def _which(using: Current) -> Which:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -99,9 +98,3 @@ class Batcher:
             return
         for picture, row in zip(wanted, shares, strict=True):
             picture.answer.set_result(row)
-
-
-def settled(futures: list[Future[Any]]) -> None:
-    """Give up on those that are not answered yet."""
-    for future in futures:
-        future.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from imagenette.registry import Lineage, lineage, load_known
 from imagenette.registry.model import Model
 
 Say = Callable[[str], None]
+RETRY_SECONDS = 600
+"""After which a refused version is tried again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,7 @@ class Served:
         self.swaps = 0
         self.refused = 0
         self._refused: Lineage | None = None
+        self._refused_at = 0.0
         self._complained = ""
 
     def load(self) -> None:
@@ -41,42 +45,45 @@ class Served:
         self.current = Current(*load_known(self._address, tracking_uri=self._tracking_uri))
 
     def look(self) -> None:
-        """Take a new version of the alias if there is one and it proves itself. Raises nothing."""
+        """Take a new version of the alias if there is one and it proves itself."""
         try:
             found = lineage(self._address, tracking_uri=self._tracking_uri)
-            if self._is_known(found):
-                self._complained = ""
-                return
         except (InputError, RunError) as error:  # no such alias (any more), or the server is away
-            self._complain(str(error))
+            self.complain(str(error))
             return
-        self._take(found)
+        if not self._is_known(found):
+            self._take(found)
 
     def _take(self, found: Lineage) -> None:
         before = self.current
-        try:
-            self.load()
-        except InputError as error:
-            self._refused = found
+        try:  # that very version: the alias may be elsewhere by now
+            self.current = Current(
+                *load_known(f"{found.name}/{found.version}", tracking_uri=self._tracking_uri)
+            )
+        except RunError as error:
+            self.complain(str(error))
+        except Exception as error:  # whatever is wrong with it, the one that answers stays
+            self._refused, self._refused_at = found, time.monotonic()
             self.refused += 1
             kept = f"{before.name} stays" if before else "still no model"
-            self._say(f"version {found.version} is refused, {kept}: {error}")
-        except RunError as error:
-            self._complain(str(error))
+            what = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            self._say(f"version {found.version} is refused, {kept}: {what}")
         else:
-            assert self.current is not None
             self._complained = ""
             self.swaps += before is not None
             self._say(f"{self.current.name} answers now")
 
     def _is_known(self, found: Lineage) -> bool:
+        """Whether it answers already, or was refused a moment ago: what was wrong may pass."""
         current = self.current.lineage if self.current else None
+        refused = self._refused if time.monotonic() - self._refused_at < RETRY_SECONDS else None
         return any(
             known is not None and (known.version, known.created) == (found.version, found.created)
-            for known in (current, self._refused)
+            for known in (current, refused)
         )
 
-    def _complain(self, problem: str) -> None:
+    def complain(self, problem: str) -> None:
+        """Say it once, until something else is wrong."""
         if problem != self._complained:
             self._complained = problem
             self._say(f"{problem}; {f'{self.current.name} stays' if self.current else 'still no model'}")
@@ -93,7 +100,10 @@ class Follower(threading.Thread):
 
     def run(self) -> None:
         while not self._stopping.wait(self._seconds or 1.0):
-            self._served.look()
+            try:
+                self._served.look()
+            except Exception as error:  # this thread must outlive whatever a look can meet
+                self._served.complain(f"looking for a new version: {type(error).__name__}: {error}")
             if not self._seconds and self._served.current:
                 return
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import threading
-from pathlib import Path
 from types import FrameType
 
 import click
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from imagenette.errors import InputError, RunError
+from imagenette.registry import is_model_folder
 from imagenette.registry.address import Address
 from imagenette.serving.app import create_app
 from imagenette.serving.limits import Limits
@@ -35,7 +37,7 @@ def serve(
     there is no such model (unless `wait`)."""
     listening = _listen(host, port)
     served = Served(model, tracking_uri, _say)
-    in_folder = (Path(model) / "MLmodel").is_file()
+    in_folder = is_model_folder(model)
     address = None if in_folder else Address.parse(model)
     try:
         served.load()
@@ -46,6 +48,8 @@ def serve(
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(served, limits),
+            http=_impatient(limits.head_seconds),
+            limit_concurrency=limits.connections,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=_GRACE,
@@ -61,11 +65,27 @@ def serve(
     following.stop()
 
 
+def _impatient(seconds: float) -> type[H11Protocol]:
+    """uvicorn's HTTP/1.1, which closes a connection whose first request's head does not come in time."""
+
+    class Impatient(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.loop.call_later(seconds, self._close_if_silent)
+
+        def _close_if_silent(self) -> None:
+            if self.cycle is None and not self.transport.is_closing():
+                self.transport.close()
+
+    return Impatient
+
+
 def _run(server: uvicorn.Server, listening: socket.socket) -> None:
     """In a thread of its own: there uvicorn leaves the signals to us, and does not raise them again after a
     stop that was asked for."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        server.force_exit = server.should_exit  # asked twice: at once
         server.should_exit = True
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -77,6 +97,8 @@ def _run(server: uvicorn.Server, listening: socket.socket) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if not server.should_exit:
+        raise RunError("the service ended by itself; the lines above say why")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -87,8 +87,12 @@ BAD_FILES = {
     "cut": (JPEG[: len(JPEG) // 2], "damaged"),
     "magic alone": (b"\x89PNG\r\n\x1a\n", "damaged"),
     "bomb": (bomb_png(20_000), "20000 x 20000 pixels; 1 to 1 million are read"),
-    "many scans": (many_scans(), "more than 100 scans"),
-    "nan pixels": (float_tiff(), "no fixed range"),
+    "many scans": (many_scans(), "scans, too many to decode"),
+    "tiff with nan pixels": (float_tiff(), "TIFF is not taken here"),
+    "fill bytes": (b"\xff\xd8" + b"\xff" * 200_000, "too many segments"),
+    "comments": (b"\xff\xd8" + b"\xff\xfe\0\x02" * 50_000, "too many segments"),
+    "chunks": (encode(picture(0), "PNG")[:33] + b"\0\0\0\0tEXtabcd" * 20_001, "too many chunks"),
+    "run-length": (b"BM" + b"\0" * 28 + b"\1\0\0\0" + b"\0" * 100, "run-length encoded BMP"),
     "noise": (b"\xff\xd8\xff" + np.random.default_rng(0).bytes(5000), "damaged"),
 }
 
@@ -104,22 +108,27 @@ def test_a_file_that_is_no_picture_is_a_422_that_names_it(client, what):
     assert words in response.json()["detail"]
 
 
+FORM = {"content-type": "multipart/form-data; boundary=x"}
+
+
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
         ({"files": upload(*[JPEG] * 5)}, 413),
         ({"files": upload(b"x" * 400_000)}, 413),
-        ({"content": iter([b"x" * 100_000] * 4)}, 413),
+        ({"content": iter([b"x" * 100_000] * 4), "headers": FORM}, 413),
         ({"files": upload(JPEG), "params": {"top": "0"}}, 422),
         ({"files": upload(JPEG), "params": {"top": "nan"}}, 422),
         ({"files": upload(JPEG), "params": {"top": "1e400"}}, 422),
         ({"files": [("pictures", ("a.png", JPEG))]}, 422),
-        ({"data": {"files": "text in the place of a file"}}, 422),
-        ({"json": {"files": [float("1e300")]}}, 422),
-        ({"content": b'{"files": NaN}', "headers": {"content-type": "application/json"}}, 422),
+        ({"data": {"files": "text in the place of a file"}}, 415),
+        ({"json": {"files": [float("1e300")]}}, 415),
+        ({"content": b'{"files": NaN}', "headers": {"content-type": "application/json"}}, 415),
+        ({"content": b"x", "headers": {"content-type": "multipart/form-data; charset=utf-7"}}, 415),
         ({"content": b"--x\r\n", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 422),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400),
-        ({}, 422),
+        ({}, 415),
+        ({"content": b"", "headers": FORM}, 422),
     ],
 )
 def test_wrong_requests_get_one_line_in_a_second(client, request_, status):
@@ -131,6 +140,44 @@ def test_wrong_requests_get_one_line_in_a_second(client, request_, status):
     assert isinstance(detail, str)
     assert "\n" not in detail
     assert len(detail) < 320
+
+
+def test_together_the_pictures_of_a_request_cost_no_more_than_one_may(client):
+    big = encode(picture(1, (700, 700)), "JPEG")
+    assert client.post("/predict", files=upload(big)).status_code == 200
+    response = client.post("/predict", files=upload(big, big, big))
+    assert response.json() == {"detail": "1,470,000 pixels; at most 1,000,000 in one request"}
+    assert response.status_code == 413
+
+
+def test_after_a_bad_file_nothing_of_its_request_goes_on(served, jpeg):
+    """A text file beside costly pictures: refused at once, and the next request is answered at once."""
+    costly = encode(picture(1, (2400, 2400)), "JPEG", progressive=True)
+    with TestClient(create_app(served, Limits(files=32, pixels=200_000_000))) as client:
+        assert client.post("/predict", files=upload(*[costly] * 31, b"no picture")).status_code == 422
+        began = time.perf_counter()
+        assert client.post("/predict", files=upload(jpeg)).status_code == 200
+        assert time.perf_counter() - began < 1
+
+
+def test_more_pictures_than_may_be_in_hand_are_turned_away(served, jpeg):
+    with TestClient(create_app(served, Limits(waiting=3))) as client:
+        assert client.post("/predict", files=upload(*[jpeg] * 3)).status_code == 200
+        assert client.post("/predict", files=upload(*[jpeg] * 4)).status_code == 503
+        assert client.post("/predict", files=upload(jpeg)).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "\x1b[31m.png", "x" * 500, "ü.png"])
+def test_whatever_a_file_is_called_the_answer_is_one_line(client, name):
+    response = client.post("/predict", files=[("files", (name, b"no picture"))])
+    assert response.status_code == 422
+    assert response.json()["detail"].isprintable()
+    assert len(response.json()["detail"]) < 200
+
+
+def test_bodies_together_are_bounded(served, jpeg):
+    with TestClient(create_app(served, Limits(bodies=200))) as client:
+        assert client.post("/predict", files=upload(jpeg)).status_code == 503
 
 
 def test_without_a_model_it_lives_but_is_not_ready(small_model):
@@ -147,9 +194,8 @@ def test_without_a_model_it_lives_but_is_not_ready(small_model):
 
 
 def test_a_request_that_would_wait_too_long_is_told_to_come_again(served):
-    with TestClient(create_app(served, Limits(seconds=0.01, files=32))) as client:
-        big = encode(picture(1, (3000, 3000)), "PNG")
-        response = client.post("/predict", files=upload(big, big, big))
+    with TestClient(create_app(served, Limits(seconds=0.02))) as client:
+        response = client.post("/predict", files=upload(encode(picture(1, (4000, 4000)), "JPEG")))
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
 

@@ -22,6 +22,8 @@ from tests.registry.finished_runs import Shop
 from tests.serving.conftest import Service
 from tests.waiting import wait_until
 
+FORM = {"content-type": "multipart/form-data; boundary=x"}
+
 
 def go(registry: Shop, name: str, holdout: float) -> int:
     """Train (so to speak) and promote; the version's number."""
@@ -124,15 +126,18 @@ def test_slow_endless_and_broken_off_bodies_hold_nobody_up_and_a_stop_loses_no_o
 
     for body in (
         {"files": {"files": ("zeros", b"\0" * 20_000_000)}},
-        {"content": iter([b"\0" * 500_000] * 40)},
+        {"content": iter([b"\0" * 500_000] * 40), "headers": FORM},
     ):
         began = time.monotonic()
         assert httpx.post(f"{service.url}/predict", **body).status_code == 413
         assert time.monotonic() - began < 1
 
+    silent = [socket.create_connection((host, int(port))) for _ in range(20)]
     with load(service, jpeg) as told:
         wait_until(lambda: told[None] > 20)
         assert service.stop() == 0
+    for connection in silent:
+        connection.close()
     assert all("refused" in str(text) for text in set(told) - {None}), told  # whoever came after it had gone
     assert "Traceback" not in service.said
 
