@@ -80,11 +80,12 @@ def fingerprint(path: Path, wants: Callable[[str], bool]) -> str:
 def safe_name(raw: str, source: str) -> str:
     """A member's name with `.` and double slashes gone. Raises InputError where it is absolute or
     climbs with `..`, in either kind of slash."""
-    if re.match(r"[/\\]|[A-Za-z]:[/\\]", raw):
+    name = "/".join(part for part in raw.split("/") if part not in {"", "."})
+    if any(re.match(r"[/\\]|[A-Za-z]:[/\\]", text) for text in (raw, name)):
         raise InputError(f"{source}: member {shown(raw)} has an absolute path; only relative ones are read")
     if ".." in re.split(r"[/\\]", raw):
         raise InputError(f"{source}: member {shown(raw)} leaves the archive through '..'")
-    return "/".join(part for part in raw.split("/") if part not in {"", "."})
+    return name
 
 
 @contextmanager
