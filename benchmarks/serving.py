@@ -45,7 +45,7 @@ def make_model(folder: Path, *, depth: int, size: int) -> Path:
     said = Predictions(shares.argmax(1), shares.argmax(1), shares.max(1))
     proof = Proof.sample([str(i) for i in range(8)], pictures, said)
     about = {"classes": CLASSES, "labels": CLASSES, "side": 256, "size": size, "mean": MEAN, "std": STD}
-    return save_model(net, folder / "model", proof=proof, **about)
+    return save_model(net, folder / "model", architecture=f"resnet{depth}", proof=proof, **about)
 
 
 def start(model: Path, log: Path, *, batch: int) -> tuple[subprocess.Popen[bytes], int]:

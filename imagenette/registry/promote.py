@@ -83,30 +83,25 @@ def promote(
             )
             candidate = _first_proven(client, queue, metric, withdrawn, name, say)
         say(_introduce(candidate))
-        known = _champion_of(versions, candidate, champion)
-        if known is None:
-            verdict = judge(
-                candidate.evidence, champion.evidence if champion else None, gate, other_data=other_data
-            )
-            if not verdict.allowed:
-                if not dry_run:
-                    _mend(versions, say)
-                assert champion is not None
-                raise RunError(
-                    f"run {candidate.run.info.run_id} does not replace champion version {champion.version}: "
-                    f"{verdict.reason}"
-                )
+        version = _champion_of(versions, candidate, champion)
+        former = champion.evidence if champion else None
+        verdict = judge(candidate.evidence, former, gate, other_data=other_data)
+        if version is None and not verdict.allowed:
+            assert champion is not None
+            if not dry_run:
+                _mend(versions, say)
+            refused = f"run {candidate.run.info.run_id} does not replace champion version {champion.version}"
+            raise RunError(f"{refused}: {verdict.reason}")
+        if version is None:
             say(verdict.reason)
-            if dry_run:
-                message = f"would be registered as a version of {name}, and become its {CHAMPION}"
-                held = champion.version if champion else None
-                return Promotion(version=None, champion=held, message=message)
-            known = _register(versions, candidate, verdict, gate, other_data=other_data)
-        elif dry_run:
-            return Promotion(
-                version=known, champion=known, message=f"is {name} version {known}, the {CHAMPION}"
-            )
-        return tell(_ended(name, known, versions.settle()))
+        if dry_run:
+            would = f"would be registered as a version of {name}, and become its {CHAMPION}"
+            message = f"is {name} version {version}, the {CHAMPION}" if version else would
+            held = champion.version if champion else None
+            return Promotion(version=version, champion=held, message=message)
+        if version is None:
+            version = _register(versions, candidate, verdict, gate, other_data=other_data)
+        return tell(_ended(name, version, versions.settle()))
 
 
 def rollback(*, tracking_uri: str | None = None, name: str = NAME, say: Say = lambda line: None) -> Promotion:
@@ -135,8 +130,10 @@ def rollback(*, tracking_uri: str | None = None, name: str = NAME, say: Say = la
         except InputError as error:
             which = f"{name} version {heir.version}, which would follow champion {champion.version}"
             raise RunError(f"{which}: {error}") from None
-        # Beside the champion, whatever would now come in that never reigned: it only lost a race to it.
-        while (last := versions.history()[-1]).version != heir.version:
+        # Beside the champion, whatever would now come in that never reigned: it only lost a race to it. What
+        # is promoted meanwhile stays.
+        newest = max(int(v.version) for v in versions.all())
+        while heir.version != (last := versions.history()[-1]).version <= newest:
             versions.withdraw(last.version, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
             say(f"version {last.version} is withdrawn")
         return tell(_ended(name, heir.version, versions.settle()))
