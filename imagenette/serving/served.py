@@ -38,7 +38,7 @@ class Served:
         self.refused = 0
         self._refused: Lineage | None = None
         self._refused_at = 0.0
-        self._complained = ""
+        self._complained = False
 
     def load(self) -> None:
         """Fetch, load and prove the model. Raises InputError or RunError; the one that answers stays."""
@@ -51,6 +51,7 @@ class Served:
         except (InputError, RunError) as error:  # no such alias (any more), or the server is away
             self.complain(str(error))
             return
+        self._complained = False
         if not self._is_known(found):
             self._take(found)
 
@@ -69,7 +70,6 @@ class Served:
             what = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             self._say(f"version {found.version} is refused, {kept}: {what}")
         else:
-            self._complained = ""
             self.swaps += before is not None
             self._say(f"{self.current.name} answers now")
 
@@ -83,9 +83,9 @@ class Served:
         )
 
     def complain(self, problem: str) -> None:
-        """Say it once, until something else is wrong."""
-        if problem != self._complained:
-            self._complained = problem
+        """Say it, once until a look succeeds: an outage has many wordings."""
+        if not self._complained:
+            self._complained = True
             self._say(f"{problem}; {f'{self.current.name} stays' if self.current else 'still no model'}")
 
 
