@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from imagenette.cli.options import Flag, FlagCommand
 from imagenette.errors import EXIT_USAGE
+
+if TYPE_CHECKING:
+    from imagenette.registry.gate import Gate
 
 _MODEL = click.option(
     "--model",
@@ -53,7 +57,7 @@ _NAME = click.option(
 def promote(
     study: str | None,
     run_id: str | None,
-    gate: str,
+    gate: Gate,
     metric: str,
     other_data: bool,
     dry_run: bool,
@@ -76,7 +80,7 @@ def promote(
         name=name,
         run_id=run_id,
         study=study,
-        gate=gate,  # type: ignore[arg-type]
+        gate=gate,
         metric=metric,
         other_data=other_data,
         dry_run=dry_run,

@@ -118,7 +118,6 @@ def proven(client: MlflowClient, run: Run, metric: str) -> Candidate:
             requirements = folder / "requirements.txt"
             environment = " ".join(requirements.read_text().split()) if requirements.is_file() else "unknown"
         _match(opened, rows)
-        difference = opened.prove()
     except (InputError, UnicodeError, csv.Error) as error:
         raise InputError(f"run {run_id} cannot be promoted, model {model.model_id}: {error}") from None
     evidence = Evidence(
@@ -127,7 +126,7 @@ def proven(client: MlflowClient, run: Run, metric: str) -> Candidate:
         data_digest=run.data.tags["data_digest"],
         correct=correct,
     )
-    return Candidate(run, model, evidence, difference, environment)
+    return Candidate(run, model, evidence, opened.difference, environment)
 
 
 def _predictions(client: MlflowClient, run: Run) -> list[dict[str, str]]:

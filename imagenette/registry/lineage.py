@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from imagenette.registry.address import CHAMPION, NAME, Address
@@ -112,6 +113,4 @@ def _of(version: ModelVersion, aliases: dict[str, int]) -> Lineage:
 
 
 def _moment(milliseconds: int) -> str:
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -6,7 +6,8 @@ torch would execute in part while loading it, is only compared with its checksum
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class Model:
     size: int
     """Pixels per side of what the network sees."""
     proof: Proof
+    difference: float = math.nan
+    """Of its shares on the proof pictures, to those of training, at most; measured when it was opened."""
 
     def preprocess(self, data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) -> Pixels:
         """A picture file's bytes to uint8 [size, size, 3]. Raises InputError, which begins with `name`."""
@@ -81,8 +84,7 @@ def open_folder(folder: Path) -> Model:
     )
     if len(labels) != len(classes) or proof.pictures.shape[1] != model.size:
         raise InputError("its classes, labels, size and proof do not go together")
-    model.prove()
-    return model
+    return replace(model, difference=model.prove())
 
 
 def check_graph(folder: Path) -> None:
