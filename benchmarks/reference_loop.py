@@ -17,11 +17,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, models, transforms
 
-from imagenette.bench import endless, machine
+from imagenette.bench import endless
 from imagenette.config import resolve
 from imagenette.distributed import join
 from imagenette.launch import prepare
 from imagenette.loop import train_step
+from imagenette.system import machine
 from imagenette.train import make_state, make_task
 
 MEAN, STD = (0.4625, 0.4580, 0.4295), (0.2452, 0.2390, 0.2469)
@@ -116,7 +117,7 @@ def main() -> None:
                 "rounds": rounds,
                 "steps": given.steps,
             }
-            record = figures | {"config": config.params(), "machine": machine(world)}
+            record = figures | {"config": config.params(), "machine": machine(world.device, world.size)}
             given.json.write_text(json.dumps(record, indent=2) + "\n")
 
 

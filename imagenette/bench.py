@@ -4,21 +4,17 @@ network and precision. Both run the same training step, in turns, so that a nois
 from __future__ import annotations
 
 import itertools
-import platform
 import statistics
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-
-import torch
-import torchvision
 
 from imagenette.config import Config
 from imagenette.data import Dataset
 from imagenette.data.batches import Batch, TrainBatches
-from imagenette.distributed import World, join
+from imagenette.distributed import join
 from imagenette.loop import train_step, wrap
+from imagenette.system import machine
 from imagenette.train import make_state, make_task
 
 WARM_UP = 4  # steps of each kind before the first measured one
@@ -86,7 +82,11 @@ def measure(config: Config, dataset: Dataset, *, rounds: int, steps: int) -> Spe
             real.append(speed(endless(task.train, steps, first_epoch=turn + 2)))
             resident.append(speed(itertools.repeat(one, steps)))
         return Speed(
-            real=real, resident=resident, steps=steps, config=config.params(), machine=machine(world)
+            real=real,
+            resident=resident,
+            steps=steps,
+            config=config.params(),
+            machine=machine(world.device, world.size),
         )
 
 
@@ -94,24 +94,3 @@ def endless(train: TrainBatches, steps: int, *, first_epoch: int) -> Iterator[Ba
     """The first `steps` batches of as many epochs as that takes."""
     epochs = itertools.chain.from_iterable(train.epoch(epoch) for epoch in itertools.count(first_epoch))
     return itertools.islice(epochs, steps)
-
-
-def machine(world: World) -> dict[str, str]:
-    """Device and versions, for whoever reads the figures later."""
-    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else cpu_name()
-    return {
-        "device": device,
-        "threads": str(torch.get_num_threads()),
-        "processes": str(world.size),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-    }
-
-
-def cpu_name() -> str:
-    try:
-        with Path("/proc/cpuinfo").open() as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +21,12 @@ from imagenette.tracking import DatasetInfo, RunHeader, Tracker, open_tracker
 from imagenette.tracking.provenance import reproduce_command
 
 
-def introduce(job: Job, dataset: Dataset, *, parameters: int) -> Tracker:
-    """Open the run, or go on with the one that the output folder belongs to."""
+def introduce(job: Job, dataset: Dataset, *, facts: Mapping[str, str]) -> Tracker:
+    """Open the run, or go on with the one that the output folder belongs to. facts: tags on network and
+    machine."""
     config = job.config
     tags = {
+        **facts,
         "study": job.study,
         "arm": job.arm or job.setting,
         "seed": str(config.seed),
@@ -32,7 +35,6 @@ def introduce(job: Job, dataset: Dataset, *, parameters: int) -> Tracker:
         "data_digest": dataset.digest,
         "config_digest": config.digest(),
         "selection": "holdout" if config.holdout else "test",
-        "parameters": str(parameters),
         "output": str(job.output.resolve()),
         "reproduce": reproduce(job),
     }
@@ -76,7 +78,7 @@ def finish(
 ) -> Result:
     """Figures, tables, the selected and the last model, the result in words; then the tracker is closed."""
     # Here, not above: they bring in MLflow and matplotlib, seconds that only rank 0's end needs to spend.
-    from imagenette.export import save_model
+    from imagenette.export import WEIGHTS, save_model
     from imagenette.summary import write_summary
 
     config, test = job.config, task.test
@@ -115,6 +117,7 @@ def finish(
             metadata={"epoch": str(epoch), "data_digest": dataset.digest, "depth": str(config.depth)},
         )
         tracker.model(name, path, step=epoch, metrics=state.history[epoch - 1].metrics())
+    tracker.tag(weights_bytes=str((job.output / "models/selected" / WEIGHTS).stat().st_size))
     tracker.result(metrics, step=config.epochs)
     seconds = sum(epoch.speed_epoch_seconds for epoch in state.history)
     description = describe(

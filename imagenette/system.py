@@ -1,13 +1,18 @@
-"""What the machine did over an epoch, named as MLflow's system metrics. One reading an epoch, by rank 0."""
+"""The machine: what it is, and what it did over an epoch (one reading an epoch, by rank 0)."""
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import psutil
 import torch
+import torchvision
 
 
 class SystemReader:
-    """Call it at each epoch's end: `{"cpu_utilization_percentage": 93.1, ...}` since the call before."""
+    """Call it at each epoch's end: `{"cpu_utilization_percentage": 93.1, ...}` since the call before, with
+    MLflow's names for them."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -24,3 +29,23 @@ class SystemReader:
         if self._device.type == "cuda":
             readings["gpu_0_memory_usage_megabytes"] = torch.cuda.max_memory_allocated(self._device) / 1e6
         return readings
+
+
+def machine(device: torch.device, processes: int) -> dict[str, str]:
+    """Device and versions, for whoever reads a run's figures later."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "threads": str(torch.get_num_threads()),
+        "processes": str(processes),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+
+
+def cpu_name() -> str:
+    try:
+        with Path("/proc/cpuinfo").open() as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -19,7 +19,7 @@ from imagenette.job import Job, Result, loader_threads
 from imagenette.loop import Stopped, Task, TrainState, evaluate, fit, new_state
 from imagenette.progress import Progress
 from imagenette.records import Epoch
-from imagenette.system import SystemReader
+from imagenette.system import SystemReader, machine
 from imagenette.tracking import Tracker, null_tracker
 
 Stop = Callable[[], bool]
@@ -41,8 +41,8 @@ def run(
         store = Checkpoints(job.output / "checkpoints", world)
         store.restore(state)
 
-        parameters = models.parameter_count(state.net)
-        opened = world.first_does(lambda: lifecycle.introduce(job, dataset, parameters=parameters))
+        facts = {"parameters": str(models.parameter_count(state.net)), **machine(world.device, world.size)}
+        opened = world.first_does(lambda: lifecycle.introduce(job, dataset, facts=facts))
         tracker = opened or null_tracker()
         try:
             ended = train(job, dataset, task, state, store, tracker, world, stop=stop, prune=prune)

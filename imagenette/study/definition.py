@@ -5,6 +5,7 @@ and knobs; knows nothing of Optuna, MLflow, databases or torch.
     one of [grid] knob -> values, [[arms]] tables of coupled knobs, [search] trials sampler pruner seed space
     [smoke] the same, tiny: knobs over [base]'s, and its own seeds, grid, arms, baseline, trials or space
     [[reference]] an arm's knobs and what was published for it; reference_source
+    and reference_images, the test images behind each published accuracy
 
 Both forms are checked whenever either is loaded: a broken [smoke] does not wait until somebody needs it.
 """
@@ -16,7 +17,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from imagenette.study.search import (
     parse,
     shown,
 )
+from imagenette.tracking.outline import Outline
 
 __all__ = ["OBJECTIVES", "Cell", "Choices", "Definition", "Range", "Search", "load", "shipped"]
 
@@ -85,6 +87,10 @@ class Definition:
     accuracies are shares in [0, 1]."""
     reference_source: str | None = None
     """Where that was published, and how it was measured."""
+    reference_images: int | None = None
+    """Test images behind each published accuracy."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Knobs of `base` that were not the file's own choice."""
     source: str = ""
     """The file's text."""
 
@@ -97,6 +103,23 @@ class Definition:
     def reads_test(self) -> bool:
         """Whether the test set decides: such a result flatters, and must be shown as what it is."""
         return self.split == "test"
+
+    def outline(self) -> Outline:
+        """What the study's parent run carries of it."""
+        varied = {cell.arm: {k: v for k, v in cell.values.items() if k != "seed"} for cell in self.cells}
+        return Outline(
+            name=self.name,
+            title=self.title,
+            objective=self.objective,
+            seeds=self.seeds,
+            arms=varied,
+            baseline=self.baseline,
+            base=self.base,
+            overrides=self.overrides,
+            references=self.references,
+            reference_source=self.reference_source,
+            reference_images=self.reference_images,
+        )
 
     def configure(self, values: Mapping[str, Any]) -> Config:
         """The whole config of these values; with the study's first seed unless they name one. InputError."""
@@ -208,6 +231,8 @@ def _define(file: File, smoke: Smoke, overrides: Mapping[str, Any] = {}) -> Defi
         baseline=_baseline(file, smoke, arms),
         references=_references(file, arms),
         reference_source=file.reference_source,
+        reference_images=file.reference_images,
+        overrides=dict(overrides),
     )
 
 

@@ -42,6 +42,7 @@ from imagenette.study.trials import Trials
 from imagenette.study.worker import Lost, Order, close, take_back
 from imagenette.tracking.client import resolve_uri
 from imagenette.tracking.outbox import count_lacking
+from imagenette.tracking.outline import OUTLINE
 from imagenette.tracking.parent import StudyRun
 
 GLANCE = 0.5  # seconds between two looks at the rows; up to 2 where a look takes long
@@ -205,7 +206,9 @@ def open_parent(
 ) -> StudyRun:
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / f"{definition.name}.toml"
+    outline = folder / OUTLINE
     write_whole(source, definition.source)
+    write_whole(outline, definition.outline().model_dump_json(indent=2) + "\n")
     varied = {name: ", ".join(map(str, values)) for name, values in definition.factors.items()}
     if definition.search:
         varied = {name: str(space) for name, space in definition.search.space.items()}
@@ -224,7 +227,7 @@ def open_parent(
         tags={"selection": definition.split},
         description=describe(definition, rows, {}),
         known_run_id=record.parent_run_id,
-        files=[source],
+        files=[source, outline],
     )
     if record.parent_run_id not in (None, parent.run_id):
         where = hide_secrets(resolve_uri(plan.tracking_uri))

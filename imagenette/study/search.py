@@ -156,6 +156,7 @@ class File(BaseModel):
     smoke: Smoke | None = None
     reference: list[Knobs] = []
     reference_source: str | None = None
+    reference_images: Annotated[int, Field(ge=1)] | None = None
 
 
 def parse(text: str) -> File:

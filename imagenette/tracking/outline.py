@@ -1,0 +1,54 @@
+"""A study as its parent run carries it, in `study/outline.json`: enough for a table of its runs, without the
+TOML file, the code or the database that the study was run with."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from imagenette.errors import InputError
+
+Value = bool | int | float | str
+
+OUTLINE = "outline.json"
+
+
+class Outline(BaseModel):
+    """What was planned."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    title: str
+    objective: str
+    """A metric's name; maximized."""
+    seeds: tuple[int, ...]
+    arms: dict[str, dict[str, Value]] = {}
+    """Arm -> what varies in it, in the study's order; empty for a search."""
+    baseline: str | None = None
+    """The arm that the others are compared with."""
+    base: dict[str, Value] = {}
+    """Knobs that every cell shares, overrides included; the recipe filled in the others."""
+    overrides: dict[str, Value] = {}
+    """Those of them that the command line put over the definition's own."""
+    references: dict[str, dict[str, float]] = {}
+    """Arm -> metric -> what was published for it; accuracies are shares in [0, 1]."""
+    reference_source: str | None = None
+    reference_images: int | None = None
+    """Test images behind each published accuracy."""
+
+    @property
+    def reads_test(self) -> bool:
+        """Whether the test set decides: such a result flatters."""
+        return "/test_" in self.objective
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """InputError if it is not an outline."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])) or "the file"
+            raise InputError(f"{OUTLINE}: {key}: {first['msg'].lower()}") from None
