@@ -10,7 +10,7 @@ import click
 
 from imagenette import __version__
 from imagenette.cli.models import lineage, predict, promote, rollback, serve
-from imagenette.cli.studies import status, study
+from imagenette.cli.studies import report, status, study
 from imagenette.cli.training import bench, data, train
 from imagenette.cli.upkeep import doctor, sync
 from imagenette.errors import EXIT_FAILED, EXIT_USAGE, InputError, RunError
@@ -53,5 +53,19 @@ def verbs() -> None:
     """Image-classification experiments that can be believed: train, track, compare, resume."""
 
 
-for verb in (train, study, status, promote, rollback, lineage, predict, serve, bench, data, sync, doctor):
+for verb in (
+    train,
+    study,
+    status,
+    report,
+    promote,
+    rollback,
+    lineage,
+    predict,
+    serve,
+    bench,
+    data,
+    sync,
+    doctor,
+):
     verbs.add_command(verb)

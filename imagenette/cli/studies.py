@@ -1,4 +1,4 @@
-"""Verbs of studies: study, status."""
+"""Verbs of studies: study, status, report."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from imagenette.cli.options import Flag, StudyCommand, said
+from imagenette.cli.options import Flag, FlagCommand, StudyCommand, said
 from imagenette.errors import hide_secrets
+
+if TYPE_CHECKING:
+    from imagenette.tracking.outline import Outline
 
 _STORAGE = click.option(
     "--storage",
@@ -98,3 +102,63 @@ def status(name: str | None, storage: str | None, watch: bool) -> None:
     from imagenette.study.status import show_status
 
     show_status(name, storage, watch=watch)
+
+
+@click.command(cls=FlagCommand, short_help="Tables and figures of studies, beside the published ones.")
+@click.argument("studies", nargs=-1, metavar="[STUDY...]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("report"),
+    help="Folder for report.html, report.md and a folder for each study. [default: report]",
+)
+@click.option(
+    "--watch",
+    cls=Flag,
+    type=bool,
+    default=False,
+    metavar="",
+    help="Make it anew whenever something changed, until every study has ended.",
+)
+@click.option("--name", default="imagenette", metavar="NAME", help="Registered model. [default: imagenette]")
+@click.option(
+    "--log/--no-log",
+    default=True,
+    help="Whether to show each report under its study's parent run. [default: log]",
+)
+@click.option(
+    "--readme",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also put the results into this Markdown file, between its two `imagenette report` comments.",
+)
+def report(
+    studies: tuple[str, ...], out: Path, watch: bool, name: str, log: bool, readme: Path | None
+) -> None:
+    """Tables, figures and conclusions of each STUDY (else of every study of the experiment), from the
+    tracking server alone: one HTML page, Markdown, CSV, LaTeX, SVG, PDF and PNG.
+
+    Exit codes: 0 written; 2 no such study; 1 the server does not answer.
+    """
+    from imagenette.report import Request
+    from imagenette.report import report as run
+
+    request = Request(
+        studies=tuple(word for text in studies for word in text.replace(",", " ").split()),
+        out=out,
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
+        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or "imagenette",
+        model=name,
+        watch=watch,
+        log=log,
+        readme=readme,
+        known=_shipped,
+    )
+    run(request, click.echo)
+
+
+def _shipped(name: str) -> Outline | None:
+    """What a study that comes with the project plans."""
+    from imagenette.study.definition import load, shipped
+
+    return load(name).outline() if name in shipped() else None

@@ -17,16 +17,9 @@ def unfit(run: Run, *metrics: str) -> str | None:
 
     metrics: shares it must have beside the three test accuracies.
     """
-    tags, values = run.data.tags, run.data.metrics
-    if run.info.lifecycle_stage != "active":
-        return "is deleted"
-    if tags.get("role") in _NOT_TRAINED:
-        return f"was not trained (role={tags['role']})"
-    word = tags.get("status")
-    if word != "finished":
-        return f"is not finished (status {word or run.info.status.lower()})"
-    if run.info.status != "FINISHED":
-        return f"is finished, but MLflow says {run.info.status}: `imagenette doctor` brings them together"
+    if reason := unfinished(run):
+        return reason
+    values = run.data.metrics
     for name in (*metrics, *JUDGED):
         if name not in values:
             return f"has no {name}{_hint(run, name)}"
@@ -34,6 +27,21 @@ def unfit(run: Run, *metrics: str) -> str | None:
     for name, value in claims.items():
         if name.endswith("accuracy") and not 0 <= value <= 1:  # neither NaN, nor MLflow's 1.8e308 for inf
             return f"claims {name}={value:.4g}, which is no share in [0, 1]"
+    return None
+
+
+def unfinished(run: Run) -> str | None:
+    """Why the run did not itself come to its end, in such words; None if it did."""
+    tags = run.data.tags
+    if run.info.lifecycle_stage != "active":
+        return "is deleted"
+    if tags.get("role") in _NOT_TRAINED:
+        return f"was not trained (role={tags['role']})"
+    word = tags.get("status") or run.info.status.lower()
+    if word != "finished":
+        return f"is not finished (status {word})"
+    if run.info.status != "FINISHED":
+        return f"is finished, but MLflow says {run.info.status}: `imagenette doctor` brings them together"
     return None
 
 

@@ -1,0 +1,161 @@
+"""Tracked runs as tables and figures, beside what was published, with what may be concluded in words.
+
+server -> reader -> study -> compare -> words, tables, figures -> forms
+
+Needs the tracking server and nothing else: neither torch, nor the data, nor the database a study ran on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagenette.errors import InputError
+from imagenette.files import write_whole
+from imagenette.report.study import arrange, published
+
+if TYPE_CHECKING:
+    from imagenette.report.reader import Champion, Reader
+    from imagenette.report.sheet import Sheet
+    from imagenette.tracking.outline import Outline
+
+WATCH_SECONDS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to report on, and where to."""
+
+    studies: tuple[str, ...] = ()
+    """Names; none = every study of the experiment that has a parent run."""
+    out: Path = Path("report")
+    tracking_uri: str | None = None
+    experiment: str = "imagenette"
+    model: str = "imagenette"
+    """The registered model whose champion's confusion matrix is shown."""
+    watch: bool = False
+    """Go on, and make it anew whenever something changed, until every study has ended."""
+    log: bool = True
+    """Show each study's report under its parent run too."""
+    readme: Path | None = None
+    """A document with a place for the results."""
+    known: Callable[[str], Outline | None] = lambda name: None
+    """What a study plans, where its parent run does not say."""
+
+
+def report(request: Request, say: Callable[[str], None]) -> None:
+    """Write everything into `request.out`. InputError on an unknown study; RunError if the server is dead."""
+    from imagenette.report.reader import opened  # MLflow comes with it
+
+    _claim(request.out)
+    with opened(request.tracking_uri, request.experiment) as reader:
+        names = list(dict.fromkeys(request.studies)) or reader.studies()
+        if not names:
+            raise InputError(
+                f"experiment {request.experiment!r} has no study yet: `imagenette study NAME` makes one; "
+                "or name the tag `study` of runs that have no parent run"
+            )
+        while True:
+            seen = [reader.state(name) for name in names] if request.watch else []
+            champion = reader.champion(request.model)
+            sheets = [_sheet(reader, name, request.known) for name in names]
+            going = request.watch and any(sheet.study.status == "running" for sheet in sheets)
+            sheets = _write(sheets, champion, request, refresh=WATCH_SECONDS if going else None)
+            logged = [_log(reader, sheet, request.out) for sheet in sheets] if request.log else []
+            for sheet in sheets:
+                say(f"{sheet.study.name}: {sheet.so_far}")
+                for sentence in sheet.verdict:
+                    say(f"  {sentence}")
+                if sheet.study.problems:
+                    say(f"  oddities named in the report: {len(sheet.study.problems)}")
+            where = " and under the parent runs in MLflow" if any(logged) else ""
+            say(f"{request.out / 'report.html'}{where}")
+            if not going:
+                return
+            while seen == [reader.state(name) for name in names]:
+                time.sleep(WATCH_SECONDS)
+
+
+def _sheet(reader: Reader, name: str, known: Callable[[str], Outline | None]) -> Sheet:
+    from imagenette.report.sheet import lay_out
+
+    tracked = reader.study(name)
+    outline, problems = tracked.outline, []
+    if outline is None:
+        outline = known(name)
+        instead = (
+            "that of the same name among the shipped studies is taken" if outline else "the runs' tags are"
+        )
+        problems.append(f"What the study planned is not on the server ({tracked.problem}): {instead}.")
+    if len(tracked.parents) > 1:
+        ids = ", ".join(parent.run_id for parent in tracked.parents)
+        problems.append(f"The study has {len(tracked.parents)} parent runs, the newest first: {ids}.")
+    newest = tracked.parents[0] if tracked.parents else None
+    study = arrange(
+        name,
+        outline,
+        tracked.runs,
+        problems=problems,
+        status=newest.status if newest else "",
+        parent=newest.run_id if newest else None,
+        experiment_id=tracked.experiment_id,
+    )
+    address = ""
+    if newest and reader.uri.startswith(("http://", "https://")) and "@" not in reader.uri:
+        address = f"{reader.uri.rstrip('/')}/#/experiments/{tracked.experiment_id}/runs/{newest.run_id}"
+    return lay_out(study, published(outline) if outline else None, address=address)
+
+
+def _write(
+    sheets: Sequence[Sheet], champion: Champion | None, request: Request, *, refresh: int | None
+) -> list[Sheet]:
+    """Everything into the folder; a champion of other data is left out."""
+    from imagenette.report.forms import brief, draw, markdown, page, put_into, write_study
+
+    whole = []
+    try:
+        for sheet in sheets:
+            folder = request.out / sheet.folder
+            digests = {run.data_digest for run in sheet.study.runs}
+            own = champion if champion and champion.data_digest in digests else None
+            drawn = draw(sheet, own, folder / "figures")
+            write_study(drawn, folder, refresh=refresh)
+            whole.append(drawn)
+        write_whole(request.out / "report.html", page(whole, refresh=refresh), fsync=False)
+        inside = f"{whole[0].folder}/" if len(whole) == 1 else ""
+        write_whole(request.out / "report.md", markdown(whole, figures=inside), fsync=False)
+    except OSError as error:
+        raise InputError(f"out={request.out}: {error.strerror}") from None
+    if request.readme:
+        put_into(request.readme, brief(whole, _from(request.readme, request.out)))
+    return whole
+
+
+def _from(document: Path, out: Path) -> str | None:
+    """The way from a document to the report's folder, for links; None where it leads out of its own."""
+    way = os.path.relpath(out.resolve(), document.resolve().parent)
+    return None if way.startswith("..") else f"{Path(way).as_posix()}/"
+
+
+def _log(reader: Reader, sheet: Sheet, out: Path) -> bool:
+    if sheet.study.parent is None:
+        return False
+    reader.log(sheet.study.parent, out / sheet.folder)
+    return True
+
+
+def _claim(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"out={out} cannot be written: {error.strerror}") from None
+
+
+__all__ = ["Request", "report"]

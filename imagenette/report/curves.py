@@ -1,0 +1,149 @@
+"""A study's curves over epochs: the baseline's accuracy and loss, every arm's accuracy. Pure functions of the
+study; each gives a Drawn, or None where it would show nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imagenette.report.runs import Curve
+from imagenette.report.study import Arm, Study
+from imagenette.report.style import INK, Drawn, Look, Series, dress, legend, looks, new_figure, percent
+from imagenette.report.words import cut
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MOST = 7  # arms in one figure: more cannot be told apart
+_SPLITS = {"train": Look("#0072B2", (0, (5, 1.5)), "o"), "test": Look("#D55E00", "solid", "s")}
+Values = npt.NDArray[np.float64]
+
+
+def baseline_curves(study: Study) -> Drawn | None:
+    """Accuracy and loss over epochs, on the training and on the test images."""
+    arm = study.baseline or next((arm for arm in study.arms if arm.runs), None)
+    if arm is None or not any(run.curves for run in arm.runs):
+        return None
+    figure = new_figure(9.2, 3.6)
+    drawn = Drawn(
+        name="baseline-curves",
+        caption=f"{arm.name}: accuracy and loss by epoch, {_over([arm])}. Training images are augmented and "
+        "counted before each update.",
+        figure=figure,
+    )
+    for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        series = [_draw(axes, arm, f"{split}/{quantity}", look, split) for split, look in _SPLITS.items()]
+        _finish(drawn, axes, series, quantity)
+        _name(axes, quantity.capitalize())
+    if figure.axes[0].get_legend_handles_labels()[0]:
+        legend(figure.axes[0], loc="lower right")
+    return drawn
+
+
+def test_curves(study: Study) -> Drawn | None:
+    """Test accuracy over epochs, arm by arm."""
+    arms = _chosen(study, "test/accuracy")
+    if not arms:
+        return None
+    figure = new_figure(6.4, 3.9)
+    drawn = Drawn(
+        name="test-curves",
+        caption=f"Test accuracy by epoch, {_over(arms)}.{cut(study, arms)}",
+        figure=figure,
+    )
+    _draw_arms(drawn, study, arms, {"test/accuracy": figure.subplots()})
+    return drawn
+
+
+def train_and_test_curves(study: Study) -> Drawn | None:
+    """Training accuracy on the left, test accuracy on the right."""
+    arms = _chosen(study, "train/accuracy")
+    if not arms:
+        return None
+    figure = new_figure(9.2, 3.9)
+    drawn = Drawn(
+        name="train-test-curves",
+        caption="Accuracy by epoch on the training images (augmented; left) and on the test images (right), "
+        f"{_over(arms)}.{cut(study, arms)}",
+        figure=figure,
+    )
+    left, right = figure.subplots(1, 2, sharey=True)
+    _draw_arms(drawn, study, arms, {"train/accuracy": left, "test/accuracy": right})
+    _name(left, "Training images")
+    _name(right, "Test images")
+    right.set_ylabel("")
+    return drawn
+
+
+def _chosen(study: Study, key: str) -> list[Arm]:
+    """At most _MOST arms that have such curves: the baseline, and others spread over the rest."""
+    arms = [arm for arm in study.arms if any(key in run.curves for run in arm.runs)]
+    if len(arms) <= _MOST:
+        return arms
+    places = {round(i * (len(arms) - 1) / (_MOST - 1)) for i in range(_MOST)}
+    if study.baseline in arms and arms.index(study.baseline) not in places:
+        places = {*sorted(places)[:-1], arms.index(study.baseline)}
+    return [arms[place] for place in sorted(places)]
+
+
+def _draw_arms(drawn: Drawn, study: Study, arms: Sequence[Arm], panels: Mapping[str, Axes]) -> None:
+    look = looks([arm.name for arm in study.arms])
+    for key, axes in panels.items():
+        series = [_draw(axes, arm, key, look[arm.name], study.short(arm)) for arm in arms]
+        _finish(drawn, axes, series, "accuracy")
+    handles, _ = next(iter(panels.values())).get_legend_handles_labels()
+    legend(drawn.figure, handles=handles, loc="outside right upper", title=study.knob)
+
+
+def _draw(axes: Axes, arm: Arm, key: str, look: Look, label: str) -> Series | None:
+    """The mean over runs, and a band from the lowest to the highest."""
+    x, y = _shared([run.curves[key] for run in arm.runs if key in run.curves])
+    if not len(x):
+        return None
+    mean, low, high = y.mean(axis=0), y.min(axis=0), y.max(axis=0)
+    marker = look.marker if len(x) < 12 else ""
+    style: dict[str, Any] = {"color": look.colour, "linestyle": look.dashes, "marker": marker}
+    axes.plot(x, mean, label=label, linewidth=1.6, markersize=4, **style)
+    if (high > low).any():
+        axes.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+    return Series(label=label, colour=look.colour, x=x.tolist(), y=[round(v, 5) for v in mean.tolist()])
+
+
+def _shared(curves: Sequence[Curve]) -> tuple[Values, Values]:
+    """[epochs] that every run has, and [runs, epochs] values."""
+    if not curves:
+        return np.empty(0), np.empty((0, 0))
+    epochs = curves[0][0]
+    for x, _ in curves[1:]:
+        epochs = np.intersect1d(epochs, x)
+    return epochs, np.array([y[np.isin(x, epochs)] for x, y in curves])
+
+
+def _finish(drawn: Drawn, axes: Axes, series: Sequence[Series | None], quantity: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if quantity == "accuracy":
+        percent(axes.yaxis)
+        axes.set_ylabel("accuracy, %")
+    else:
+        axes.set_ylabel(quantity)
+    found = [each for each in series if each]
+    if all(len(each.x) == 1 for each in found):
+        axes.set_xlim(0.5, 1.5)
+    dress(axes)
+    drawn.curves.append((axes, found, quantity == "accuracy"))
+
+
+def _name(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="left", fontsize=11, fontweight="bold", color=INK)
+
+
+def _over(arms: Sequence[Arm]) -> str:
+    if max(len(arm.runs) for arm in arms) == 1:
+        return "one run each"
+    return "mean over seeds, the band from the lowest to the highest"

@@ -1,0 +1,99 @@
+"""A tracked run as a report sees it: plain records, checked one value at a time. Knows no MLflow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+SELECTED, FINAL, BEST = "selected/test_accuracy", "final/test_accuracy", "best/test_accuracy"
+ACCURACIES = {
+    SELECTED: "test, selected epoch",
+    FINAL: "test, last epoch",
+    BEST: "test, best epoch",
+}
+"""The three accuracies, kept apart: which images, which epoch."""
+CURVES = ("train/accuracy", "test/accuracy", "train/loss", "test/loss")
+Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""Epochs and values, both [n]; no value is NaN."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """What a run said of every test image."""
+
+    images: str
+    """Digest of the images' names and classes in their order: runs with the same one can be paired."""
+    right: Mapping[str, npt.NDArray[np.bool_]]
+    """Accuracy's name -> [n] whether each image was right: selected and final."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrackedRun:
+    """One training run, as the server tells of it."""
+
+    run_id: str
+    name: str
+    arm: str
+    seed: int | None
+    started: int = 0
+    """Milliseconds since 1970."""
+    state: str = "finished"
+    """`finished`; else how it stands: `running`, `failed: loss not finite at epoch 3`, ..."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    claims: Mapping[str, float] = field(default_factory=dict)
+    """Accuracies as they were logged, sound or not."""
+    test_images: int | None = None
+    seconds: float | None = None
+    """Of training and evaluation, summed over the epochs."""
+    images_per_second: float | None = None
+    """Median over the epochs."""
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    """Those of CURVES that it has."""
+    answers: Answers | None = None
+    lacking: str = ""
+    """Why there are no answers."""
+
+    @property
+    def finished(self) -> bool:
+        return self.state == "finished"
+
+    @property
+    def data_digest(self) -> str:
+        return self.tags.get("data_digest", "")
+
+    def share(self, metric: str) -> float | None:
+        """An accuracy; None if it is missing or no share."""
+        value = self.claims.get(metric)
+        return value if value is not None and 0 <= value <= 1 else None
+
+    def complaints(self) -> list[str]:
+        """What is wrong with its figures, in words that follow its name."""
+        wrong = []
+        for metric in ACCURACIES:
+            value = self.claims.get(metric)
+            if value is None:
+                wrong.append(f"has no {metric}")
+            elif self.share(metric) is None:
+                said = "nan" if math.isnan(value) else f"{value:.4g}"
+                wrong.append(f"claims {metric}={said}, which is no share in [0, 1]")
+        if self.answers is None:
+            wrong.append(self.lacking or "has no stored predictions")
+        else:
+            for metric, right in self.answers.right.items():
+                value = self.share(metric)
+                if value is not None and abs(value - right.mean()) > 1e-6:
+                    wrong.append(f"claims {metric}={value:.4f}, its predictions say {right.mean():.4f}")
+        return wrong
+
+    def right(self, metric: str) -> npt.NDArray[np.bool_] | None:
+        """[n] whether it has each test image right, where its predictions bear out the accuracy."""
+        right = self.answers.right.get(metric) if self.answers else None
+        share = self.share(metric)
+        return (
+            right if right is not None and share is not None and abs(share - right.mean()) <= 1e-6 else None
+        )

@@ -1,0 +1,386 @@
+"""What was tracked, put in order: an arm for each setting, one run for each of its seeds, and every oddity
+named. Pure; the choices made here (which run counts, which data set) are all said in `problems`."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from imagenette.config import KNOBS, OPERATIONAL, canonical
+from imagenette.report.runs import ACCURACIES, BEST, SELECTED, TrackedRun
+from imagenette.stats import Interval, t_interval, wilson
+from imagenette.tracking.outline import Outline, Value
+
+_SAME_CONDITIONS = {*OPERATIONAL, "data", "precision", "holdout"}
+"""Overrides that leave published numbers comparable."""
+_MOST = 8
+"""Of one kind of problem, as many are spelled out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """An accuracy of an arm."""
+
+    n: int
+    """Runs."""
+    mean: float | None = None
+    sd: float | None = None
+    """Over seeds (n - 1); None of one run."""
+    interval: Interval | None = None
+    """95 %: Student's t over seeds; of one run Wilson's, over test images."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Arm:
+    """Runs that differ in their seed only."""
+
+    name: str
+    values: Mapping[str, Value] = field(default_factory=dict)
+    """What varies: knob -> value."""
+    runs: tuple[TrackedRun, ...] = ()
+    """Finished, one for each seed, in the order of the seeds."""
+    missing: tuple[str, ...] = ()
+    """Planned and not there: `seed 3: failed: loss not finite`."""
+    reference: Mapping[str, float] = field(default_factory=dict)
+    """What was published: `best/test_accuracy`, `reference/size_mb`, ..."""
+
+    def shares(self, metric: str) -> list[float]:
+        return [share for run in self.runs if (share := run.share(metric)) is not None]
+
+    def estimate(self, metric: str) -> Estimate:
+        shares = self.shares(metric)
+        if len(shares) > 1:
+            sd = statistics.stdev(shares)
+            return Estimate(n=len(shares), mean=statistics.fmean(shares), sd=sd, interval=t_interval(shares))
+        if not shares:
+            return Estimate(n=0)
+        images = next(run.test_images for run in self.runs if run.share(metric) is not None)
+        interval = wilson(round(shares[0] * images), images) if images else None
+        return Estimate(n=1, mean=shares[0], interval=interval)
+
+    def mean(self, what: str) -> float | None:
+        """Over the runs that know it: `seconds`, `images_per_second`, or a number in a tag."""
+        found = [_number(getattr(run, what, run.tags.get(what))) for run in self.runs]
+        known = [number for number in found if number is not None]
+        return statistics.fmean(known) if known else None
+
+    @property
+    def optimism(self) -> list[float]:
+        """Of each run: best epoch on the test set minus the selected epoch."""
+        pairs = ((run.share(BEST), run.share(SELECTED)) for run in self.runs)
+        return [best - own for best, own in pairs if best is not None and own is not None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Study:
+    """All that a report of one study shows."""
+
+    name: str
+    title: str
+    arms: tuple[Arm, ...]
+    """In the study's order; of a search the best trial first."""
+    baseline: Arm | None
+    search: bool = False
+    objective: str = ""
+    problems: tuple[str, ...] = ()
+    """All that is odd, in words; the report stands in spite of it."""
+    reference_source: str | None = None
+    other_conditions: str = ""
+    """Why published numbers are shown but not compared with; empty if they are."""
+    metric: str = SELECTED
+    """The accuracy that arms are compared by."""
+    status: str = ""
+    """How the parent run stands; empty without one."""
+    parent: str | None = None
+    experiment_id: str = ""
+
+    @property
+    def runs(self) -> list[TrackedRun]:
+        return [run for arm in self.arms for run in arm.runs]
+
+    @property
+    def planned(self) -> int:
+        return sum(len(arm.runs) + len(arm.missing) for arm in self.arms)
+
+    @property
+    def one_run_each(self) -> bool:
+        return all(len(arm.runs) <= 1 for arm in self.arms)
+
+    @property
+    def chosen_on_test(self) -> bool:
+        """Whether the selected epoch was selected on the test set in some run."""
+        return any(run.tags.get("selection") == "test" for run in self.runs)
+
+    @property
+    def knob(self) -> str | None:
+        """What varies, where it is one knob."""
+        knobs = list(self.factors())
+        return knobs[0] if len(knobs) == 1 else None
+
+    def short(self, arm: Arm) -> str:
+        """An arm's name where `knob` stands beside it already."""
+        return str(arm.values[self.knob]) if self.knob and self.knob in arm.values else arm.name
+
+    def factors(self) -> dict[str, list[Value]]:
+        """Knob -> its values in order, of what varies."""
+        knobs = dict.fromkeys(knob for arm in self.arms for knob in arm.values)
+        return {k: list(dict.fromkeys(a.values[k] for a in self.arms if k in a.values)) for k in knobs}
+
+
+def arrange(
+    name: str,
+    outline: Outline | None,
+    runs: Sequence[TrackedRun],
+    *,
+    problems: Iterable[str] = (),
+    status: str = "",
+    parent: str | None = None,
+    experiment_id: str = "",
+) -> Study:
+    """The study from its runs, the oldest first, and from what was planned where that is known."""
+    said = list(problems)
+    usable = _on_one_data_set(_planned_arms_only(runs, outline, said), said)
+    kept = _one_for_each_cell(usable, said)
+    arms = _arms(outline, usable, kept)
+    search = outline is not None and not outline.arms
+    if search:
+        arms.sort(key=lambda arm: -(arm.estimate(SELECTED).mean or -1))
+    _complain(arms, said)
+    baseline = _baseline(outline, arms, said, search=search)
+    if not kept:
+        said.insert(0, "No finished run yet." if runs else "The study is empty: it has no run at all.")
+    return Study(
+        name=name,
+        title=outline.title if outline else name,
+        arms=tuple(arms),
+        baseline=baseline,
+        search=search,
+        objective=outline.objective if outline else "",
+        problems=tuple(dict.fromkeys(said)),
+        reference_source=outline.reference_source if outline else None,
+        other_conditions=_other_conditions(outline),
+        metric=_metric(arms),
+        status=status,
+        parent=parent,
+        experiment_id=experiment_id,
+    )
+
+
+def published(outline: Outline) -> Study | None:
+    """What was published, as if each number were one run of ours; None if nothing was."""
+    arms = [
+        Arm(
+            name=arm,
+            values=values,
+            runs=(
+                TrackedRun(
+                    run_id="",
+                    name=arm,
+                    arm=arm,
+                    seed=None,
+                    claims={BEST: outline.references[arm][BEST]},
+                    test_images=outline.reference_images,
+                ),
+            ),
+        )
+        for arm, values in outline.arms.items()
+        if BEST in outline.references.get(arm, {})
+    ]
+    if len(arms) < 2 or not outline.reference_images:
+        return None
+    baseline = next((arm for arm in arms if arm.name == outline.baseline), arms[0])
+    return Study(
+        name=outline.name,
+        title=f"{outline.title}: the published numbers",
+        arms=tuple(arms),
+        baseline=baseline,
+        reference_source=outline.reference_source,
+        metric=BEST,
+    )
+
+
+# -- which runs count ----------------------------------------------------------------------------------
+
+
+def _planned_arms_only(
+    runs: Sequence[TrackedRun], outline: Outline | None, said: list[str]
+) -> list[TrackedRun]:
+    if outline is None or not outline.arms:
+        return list(runs)
+    strangers = [run for run in runs if run.arm not in outline.arms]
+    for run in _first(strangers, said, "runs of arms that the study does not plan are left out"):
+        said.append(f"{_called(run)} is left out: the study plans no arm {run.arm or '(no tag arm)'!r}.")
+    return [run for run in runs if run.arm in outline.arms]
+
+
+def _on_one_data_set(runs: Sequence[TrackedRun], said: list[str]) -> list[TrackedRun]:
+    """Runs on the data that most finished runs are on: accuracies on others cannot stand beside them."""
+    count = Counter(run.data_digest for run in runs if run.finished)
+    if len(count) < 2:
+        return list(runs)
+    digest = count.most_common(1)[0][0]
+    others = [run for run in runs if run.finished and run.data_digest != digest]
+    names = ", ".join(f"{d[:8] or 'unknown'} ({c} runs)" for d, c in count.most_common())
+    said.append(
+        f"The runs are on {len(count)} data sets: {names}. Those on {digest[:8] or 'unknown'} are shown, the "
+        f"others left out: {', '.join(_called(run) for run in others[:_MOST])}"
+        + (f" and {len(others) - _MOST} more." if len(others) > _MOST else ".")
+    )
+    return [run for run in runs if run.data_digest == digest or not run.finished]
+
+
+def _one_for_each_cell(
+    runs: Sequence[TrackedRun], said: list[str]
+) -> dict[tuple[str, int | None], TrackedRun]:
+    """The oldest finished run of each (arm, seed): taking another would be choosing."""
+    kept: dict[tuple[str, int | None], TrackedRun] = {}
+    twins = []
+    for run in runs:
+        if run.finished and kept.setdefault((run.arm, run.seed), run) is not run:
+            twins.append(run)
+    for run in _first(twins, said, "more runs are second ones of their cell and are left out"):
+        first = kept[run.arm, run.seed]
+        said.append(
+            f"Two runs for {run.arm or 'no arm'}, seed {run.seed}: {first.run_id} came first and counts, "
+            f"{run.run_id} does not."
+        )
+    return kept
+
+
+def _arms(
+    outline: Outline | None,
+    runs: Sequence[TrackedRun],
+    kept: Mapping[tuple[str, int | None], TrackedRun],
+) -> list[Arm]:
+    planned = outline.arms if outline and outline.arms else {run.arm: _values(run.arm) for run in runs}
+    by_arm: dict[str, list[TrackedRun]] = {}
+    for run in kept.values():
+        by_arm.setdefault(run.arm, []).append(run)
+    unfinished: dict[tuple[str, int | None], str] = {
+        (run.arm, run.seed): run.state for run in runs if not run.finished
+    }
+    arms = []
+    for arm, values in planned.items():
+        if outline and outline.arms:
+            seeds: Iterable[int | None] = outline.seeds
+        else:
+            seeds = dict.fromkeys(run.seed for run in runs if run.arm == arm)
+        missing = [(s, unfinished.get((arm, s), "no run")) for s in seeds if (arm, s) not in kept]
+        arms.append(
+            Arm(
+                name=arm or "(no arm)",
+                values=values,
+                runs=tuple(sorted(by_arm.get(arm, ()), key=lambda r: math.inf if r.seed is None else r.seed)),
+                missing=tuple(f"seed {seed}: {state}" for seed, state in missing),
+                reference=outline.references.get(arm, {}) if outline else {},
+            )
+        )
+    return arms
+
+
+def _values(arm: str) -> dict[str, Value]:
+    """`lr=0.1 depth=18` as knobs; empty where the name is in other words."""
+    values: dict[str, Value] = {}
+    for word in arm.split():
+        knob, equals, text = word.partition("=")
+        if not equals or knob not in KNOBS:
+            return {}
+        number = _number(text)
+        values[knob] = text if number is None else number
+    return values
+
+
+def _baseline(outline: Outline | None, arms: Sequence[Arm], said: list[str], *, search: bool) -> Arm | None:
+    if search or len(arms) < 2:
+        return None
+    named = next((arm for arm in arms if outline and arm.name == outline.baseline), None)
+    if named is not None and named.runs:
+        return named
+    first = next((arm for arm in arms if arm.runs), None)
+    if first is not None:
+        why = f"the baseline {named.name} has no finished run" if named else "no baseline is named"
+        said.append(f"Arms are compared with {first.name}: {why}.")
+    return first
+
+
+def _metric(arms: Sequence[Arm]) -> str:
+    """The selected epoch's accuracy, if any run has it; else the first that one has."""
+    return next((m for m in ACCURACIES if any(arm.shares(m) for arm in arms)), SELECTED)
+
+
+def _other_conditions(outline: Outline | None) -> str:
+    overrides = outline.overrides if outline and outline.references else {}
+    changed = [
+        f"{knob}={canonical(value)}"
+        for knob, value in overrides.items()
+        if knob not in _SAME_CONDITIONS and not (knob == "recipe" and str(value).startswith("paper"))
+    ]
+    return f"trained with {' '.join(changed)}" if changed else ""
+
+
+# -- what is odd ---------------------------------------------------------------------------------------
+
+
+def _complain(arms: Sequence[Arm], said: list[str]) -> None:
+    complaints: dict[str, list[str]] = {}
+    for run in (run for arm in arms for run in arm.runs):
+        for wrong in run.complaints():
+            complaints.setdefault(wrong, []).append(_called(run))
+    for wrong, names in complaints.items():
+        more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+        said.append(f"{', '.join(names[:_MOST])}{more}: {wrong}.")
+    for arm in arms:
+        if differing := _differing_knobs(arm):
+            said.append(f"The runs of {arm.name} differ in more than their seed: {', '.join(differing)}.")
+    runs = [run for arm in arms for run in arm.runs]
+    for tag, words in {
+        "commit": "Runs are of {} commits of the code: {}.",
+        "device": "Times and speeds are of {} devices: {}.",
+        "selection": "Epochs were selected in {} ways: {}.",
+    }.items():
+        values = Counter(run.tags[tag] for run in runs if run.tags.get(tag))
+        if len(values) > 1:
+            listed = (
+                f"{value[:12] if tag == 'commit' else value} ({n})" for value, n in values.most_common(4)
+            )
+            said.append(words.format(len(values), ", ".join(listed)))
+    dirty = sum(run.tags.get("commit_dirty") == "true" for run in runs)
+    if dirty:
+        said.append(f"{dirty} of {len(runs)} runs are of code with uncommitted changes.")
+
+
+def _differing_knobs(arm: Arm) -> list[str]:
+    differing = []
+    for knob in KNOBS:
+        values = {_canonical(run.params[knob]) for run in arm.runs if knob in run.params}
+        if len(values) > 1 and knob != "seed" and knob not in OPERATIONAL:
+            differing.append(f"{knob} ({', '.join(sorted(values))})")
+    return differing
+
+
+def _canonical(text: str) -> str:
+    """`5e-4` and `0.0005` are one value: under `mlflow run` a param is as it was typed."""
+    number = _number(text)
+    return text if number is None else f"{number:g}"
+
+
+def _called(run: TrackedRun) -> str:
+    return f"run {run.run_id} ({run.arm or run.name}, seed {run.seed})"
+
+
+def _first(runs: Sequence[TrackedRun], said: list[str], words: str) -> Sequence[TrackedRun]:
+    """Those to be named one by one; how many more there are is said here."""
+    if len(runs) > _MOST:
+        said.append(f"{len(runs) - _MOST} {words}.")
+    return runs[:_MOST]
+
+
+def _number(text: object) -> float | None:
+    try:
+        number = float(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

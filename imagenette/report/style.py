@@ -1,0 +1,172 @@
+"""How figures look: one colour for an arm wherever it is drawn, inks that a page can turn dark, and what is
+behind each point for whoever points at it. Knows matplotlib, and no study."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GRID, PAPER = "#1b1d21", "#e3e4e6", "#fefefe"
+"""Stand for a page's own colours: nothing else is drawn in them."""
+_PAGE = {INK: "var(--ink)", GRID: "var(--grid)", PAPER: "var(--paper)"}
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+"""Okabe and Ito's palette, told apart by colour-blind readers too, on white and on black."""
+_DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)))
+_MARKERS = "osD^vPX"
+
+
+@dataclass(frozen=True)
+class Look:
+    """Of an arm, in every figure."""
+
+    colour: str
+    dashes: Any
+    marker: str
+
+
+def looks(arms: Sequence[str]) -> dict[str, Look]:
+    """Arm -> its look, by its place among all of the study: up to seven have colours of their own, more go
+    over viridis; neighbours differ in dashes and marker as well."""
+    if len(arms) <= len(_COLOURS):
+        colours: Sequence[str] = _COLOURS
+    else:
+        from matplotlib import colormaps
+        from matplotlib.colors import to_hex
+
+        colours = [to_hex(colormaps["viridis"](0.15 + 0.75 * i / (len(arms) - 1))) for i in range(len(arms))]
+    return {
+        arm: Look(colours[i], _DASHES[i % len(_DASHES)], _MARKERS[i % len(_MARKERS)])
+        for i, arm in enumerate(arms)
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """A curve that a page can read off at any epoch."""
+
+    label: str
+    colour: str
+    x: list[float]
+    y: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Where a figure's axes lie, in points from its upper left, and what is drawn in them."""
+
+    box: tuple[float, float, float, float]
+    """Left, top, width, height."""
+    span: tuple[float, float]
+    """What the left and the right edge stand for."""
+    series: list[Series]
+    percent: bool
+
+
+@dataclass(eq=False, kw_only=True)
+class Drawn:
+    """A figure, and what stands behind it."""
+
+    name: str
+    caption: str
+    figure: Figure
+    tips: dict[str, str] = field(default_factory=dict)
+    """Mark's id -> what it says when pointed at."""
+    curves: list[tuple[Axes, list[Series], bool]] = field(default_factory=list)
+
+    def tip(self, text: str) -> str:
+        """An id for a mark that says this."""
+        mark = f"{self.name}-tip-{len(self.tips)}"
+        self.tips[mark] = text
+        return mark
+
+    def settle(self) -> Drawn:
+        """Lay it out once, for all its forms."""
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
+        return self
+
+    def panels(self) -> list[Panel]:
+        width, height = (72 * side for side in self.figure.get_size_inches())
+        found = []
+        for axes, series, percent in self.curves:
+            box = axes.get_position()
+            corner = (box.x0 * width, (1 - box.y1) * height, box.width * width, box.height * height)
+            low, high = axes.get_xlim()
+            found.append(Panel(box=corner, span=(low, high), series=series, percent=percent))
+        return found
+
+    def save(self, folder: Path) -> str:
+        """Write NAME.svg, NAME.pdf and NAME.png; the SVG as a page has it inside."""
+        from matplotlib import rc_context
+
+        folder.mkdir(parents=True, exist_ok=True)
+        text = io.StringIO()
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name, "svg.id": None}):
+            self.figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        (folder / f"{self.name}.svg").write_text(text.getvalue(), encoding="utf-8")
+        with rc_context({"pdf.fonttype": 42}):
+            self.figure.savefig(folder / f"{self.name}.pdf", metadata={"CreationDate": None})
+        self.figure.savefig(folder / f"{self.name}.png", dpi=144)
+        return inline(text.getvalue(), self.name, self.tips)
+
+
+def inline(svg: str, name: str, tips: Mapping[str, str]) -> str:
+    """An SVG file as a part of a page: its own ids, the page's inks, tips on its marks, no fixed size."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'(<svg [^>]*?)\swidth="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg [^>]*?)\sheight="[^"]*"', r"\1", svg, count=1)
+    marks = set(tips)
+    svg = re.sub(
+        r'\bid="([^"]+)"', lambda m: f'data-tip="{m[1]}"' if m[1] in marks else f'id="{name}-{m[1]}"', svg
+    )
+    svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
+    for ink, own in _PAGE.items():
+        svg = svg.replace(ink, own)
+    return svg
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Width and height in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
+
+
+def dress(axes: Axes, *, grid: Literal["x", "y"] | None = "y") -> None:
+    """The frame that every figure has."""
+    axes.set_facecolor("none")
+    axes.spines[["top", "right"]].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_color(INK)
+        spine.set_linewidth(0.8)
+    axes.tick_params(colors=INK, labelsize=10, width=0.8)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(INK)
+        axis.label.set_fontsize(10)
+    axes.title.set_color(INK)
+    if grid:
+        axes.grid(axis=grid, color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def percent(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_formatter(lambda share, _: f"{100 * share:.4g}")
+    axis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
+
+
+def legend(target: Any, **options: Any) -> None:
+    """Of axes or of a figure."""
+    made = target.legend(frameon=False, fontsize=9.5, labelcolor=INK, **options)
+    made.get_title().set_color(INK)
+    made.get_title().set_fontsize(9.5)

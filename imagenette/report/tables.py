@@ -1,0 +1,299 @@
+"""A study's tables: for reading (text cells, in Markdown, LaTeX and HTML) and for computing (numbers, CSV).
+Pure functions of the study. What is missing is shown as missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from imagenette.report.compare import Comparison
+from imagenette.report.runs import ACCURACIES, BEST
+from imagenette.report.study import Arm, Estimate, Study
+from imagenette.report.words import p_value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from imagenette.stats import Interval
+
+MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    value: float | str | None = None
+    """What a column is sorted by; None = the text."""
+    detail: str = ""
+    """The rest of the text: on a page below it, elsewhere after it."""
+    hint: str = ""
+    """More, for whoever points at it."""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.detail}".strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Columns of text with what each is sorted by."""
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+    def markdown(self) -> str:
+        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)]]
+        lines += [[str(cell) for cell in row] for row in self.rows]
+        return "".join(f"| {' | '.join(text.replace('|', '&#124;') for text in line)} |\n" for line in lines)
+
+    def latex(self) -> str:
+        """For `\\usepackage{booktabs}`."""
+        import pandas as pd
+
+        frame = pd.DataFrame([[str(cell) for cell in row] for row in self.rows], columns=list(self.columns))
+        text = frame.to_latex(
+            index=False,
+            escape=True,
+            caption=_latex(self.caption),
+            label=f"tab:{self.name}",
+            column_format="l" + "r" * (len(self.columns) - 1),
+            position="htbp",
+        )
+        for sign, command in {"±": "$\\pm$", "\N{MINUS SIGN}": "$-$", "≥": "$\\geq$"}.items():
+            text = text.replace(sign, command)
+        return str(text)
+
+
+def _latex(text: str) -> str:
+    return "".join(f"\\{c}" if c in "%_&#$" else c for c in text)
+
+
+# -- for reading ---------------------------------------------------------------------------------------
+
+
+def arms_table(study: Study) -> Table:
+    """A row an arm: accuracies, what was published, cost."""
+    columns: dict[str, Callable[[Arm], Cell]] = {
+        "trial" if study.search else "arm": lambda arm: Cell(arm.name)
+    }
+    columns["n"] = _runs_cell
+    for metric, words in ACCURACIES.items():
+        columns[f"{words}, %"] = _accuracy_column(metric)
+    if any(BEST in arm.reference for arm in study.arms):
+        columns["reference (one run), %"] = _reference
+        columns["in our interval"] = lambda arm: _inside(arm, study.other_conditions)
+    columns["parameters, M"] = lambda arm: _quantity(arm.mean("parameters"), 1e-6, "{:.2f}")
+    columns["MB"] = lambda arm: _quantity(arm.mean("weights_bytes"), 1e-6, "{:.1f}")
+    columns["images/s"] = lambda arm: _quantity(arm.mean("images_per_second"), 1, "{:.0f}")
+    columns["minutes a run"] = lambda arm: _quantity(arm.mean("seconds"), 1 / 60, "{:.1f}")
+    for column, key, unit in (("reference: MB", "size_mb", 1.0), ("reference: hours", "hours", 1.0)):
+        if any(f"reference/{key}" in arm.reference for arm in study.arms):
+            columns[column] = _published(f"reference/{key}", unit)
+    if len({run.tags.get("device") for run in study.runs}) > 1:  # else it stands above the table
+        columns["device"] = _device
+    kept = {
+        name: cell
+        for name, cell in columns.items()
+        if name in ("arm", "trial", "n") or any(cell(arm).text not in ("", MISSING) for arm in study.arms)
+    }
+    gone = [name for name in columns if name not in kept]
+    notes = [f"No run knows: {'; '.join(gone)}."] if gone and study.runs else []
+    notes.append("Mean ± standard deviation over seeds [95 % interval].")
+    if any("reference:" in name for name in kept) and study.reference_source:
+        notes.append(f"Reference: {study.reference_source}.")
+    if study.other_conditions:
+        notes.append(
+            f"Our runs were {study.other_conditions}, which the reference's were not: its values are shown, "
+            "not compared with."
+        )
+    return Table(
+        name=f"{study.name}-arms",
+        caption=f"{study.title}: every arm",
+        columns=tuple(kept),
+        rows=tuple(tuple(cell(arm) for cell in kept.values()) for arm in study.arms),
+        note=" ".join(notes),
+    )
+
+
+def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
+    """A row for each arm but the baseline."""
+    base = study.baseline.name if study.baseline else ""
+    words = {"better": "better", "worse": "worse", "open": "no real difference shown"}
+    return Table(
+        name=f"{study.name}-comparisons",
+        caption=f"{study.title}: against {base} ({ACCURACIES[study.metric]})",
+        columns=(
+            *("arm", "difference [95 %], points", "images alone right / wrong", "p over images"),
+            *("p over seeds", "p, Holm", "verdict"),
+        ),
+        rows=tuple(
+            (
+                Cell(each.arm),
+                _difference(each.value, each.interval),
+                Cell(f"{each.images.better} / {each.images.worse}", each.surplus)
+                if each.images
+                else _none("unpaired"),
+                _p(each.p_images),
+                _p(each.p_seeds) if each.p_seeds is not None else _none("one run"),
+                _p(each.p_corrected),
+                Cell(words[each.verdict]),
+            )
+            for each in comparisons
+        ),
+        note=f"Arm minus {base}. Holm's correction is over all {len(comparisons)}, of the larger p."
+        if len(comparisons) > 1
+        else f"Arm minus {base}.",
+    )
+
+
+def _accuracy_column(metric: str) -> Callable[[Arm], Cell]:
+    return lambda arm: _accuracy(arm.estimate(metric), [(r.seed, r.share(metric)) for r in arm.runs])
+
+
+def _accuracy(estimate: Estimate, runs: Sequence[tuple[int | None, float | None]]) -> Cell:
+    if estimate.mean is None:
+        return _none()
+    each = ", ".join(f"seed {seed}: {100 * share:.2f}" for seed, share in runs if share is not None)
+    spread = f" ± {100 * estimate.sd:.2f}" if estimate.sd is not None else ""
+    one = " one run" if estimate.n == 1 else ""
+    interval = f"[{_range(estimate.interval)}]" if estimate.interval else ""
+    some = f" (n={estimate.n})" if 1 < estimate.n < len(runs) else ""
+    said = f"{100 * estimate.mean:.2f}{spread}"
+    return Cell(said, estimate.mean, detail=f"{interval}{one}{some}".strip(), hint=each)
+
+
+def _runs_cell(arm: Arm) -> Cell:
+    if not arm.missing:
+        return Cell(str(len(arm.runs)), len(arm.runs))
+    said = f"{len(arm.runs)} of {len(arm.runs) + len(arm.missing)}"
+    return Cell(said, len(arm.runs), hint="; ".join(arm.missing))
+
+
+def _reference(arm: Arm) -> Cell:
+    value = arm.reference.get(BEST)
+    return _none() if value is None else Cell(f"{100 * value:.2f}", value)
+
+
+def _inside(arm: Arm, other_conditions: str) -> Cell:
+    value, estimate = arm.reference.get(BEST), arm.estimate(BEST)
+    if value is None or estimate.interval is None:
+        return _none("")
+    if other_conditions:
+        return Cell("not comparable", hint=other_conditions)
+    if value in estimate.interval:
+        return Cell("yes")
+    return Cell("no, above" if value > estimate.interval.high else "no, below")
+
+
+def _published(key: str, scale: float) -> Callable[[Arm], Cell]:
+    return lambda arm: _quantity(arm.reference.get(key), scale, "{:g}")
+
+
+def _quantity(value: float | None, scale: float, form: str) -> Cell:
+    return _none() if value is None else Cell(form.format(value * scale), value)
+
+
+def _device(arm: Arm) -> Cell:
+    devices = dict.fromkeys(run.tags["device"] for run in arm.runs if run.tags.get("device"))
+    return Cell(", ".join(devices)) if devices else _none()
+
+
+def _difference(value: float, interval: Interval | None) -> Cell:
+    said = f"{100 * value:+.2f}".replace("-", "\N{MINUS SIGN}")
+    inside = f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]" if interval else ""
+    return Cell(said, value, detail=inside.replace("-", "\N{MINUS SIGN}"))
+
+
+def _range(interval: Interval) -> str:
+    return f"{100 * interval.low:.2f}, {100 * interval.high:.2f}"
+
+
+def _p(p: float | None) -> Cell:
+    return _none() if p is None else Cell(p_value(p).removeprefix("p = ").removeprefix("p "), p)
+
+
+def _none(word: str = MISSING) -> Cell:
+    return Cell(word, "")
+
+
+# -- for computing -------------------------------------------------------------------------------------
+
+
+def arms_frame(study: Study) -> pd.DataFrame:
+    """A row an arm; accuracies are shares in [0, 1], empty where missing."""
+    return _frame([_arm_numbers(arm, study) for arm in study.arms])
+
+
+def _arm_numbers(arm: Arm, study: Study) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "arm": arm.name,
+        **arm.values,
+        "n": len(arm.runs),
+        "missing": "; ".join(arm.missing),
+    }
+    for metric in ACCURACIES:
+        estimate = arm.estimate(metric)
+        low, high = (estimate.interval.low, estimate.interval.high) if estimate.interval else (None, None)
+        row |= {metric: estimate.mean, f"{metric} sd": estimate.sd}
+        row |= {f"{metric} low": low, f"{metric} high": high, f"{metric} n": estimate.n}
+    row |= {f"reference {key.removeprefix('reference/')}": value for key, value in arm.reference.items()}
+    if BEST in arm.reference:
+        row["reference inside"] = _inside(arm, study.other_conditions).text
+    for what in ("parameters", "weights_bytes", "images_per_second", "seconds"):
+        row[what] = arm.mean(what)
+    return row | {"device": _device(arm).text}
+
+
+def comparisons_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """A row for each arm but the baseline; differences are shares, arm minus baseline."""
+    return _frame(
+        [
+            {
+                "arm": each.arm,
+                "baseline": each.baseline,
+                "difference": each.value,
+                "low": each.interval.low if each.interval else None,
+                "high": each.interval.high if each.interval else None,
+                "runs": each.seeds,
+                "alone_right": each.images.better if each.images else None,
+                "alone_wrong": each.images.worse if each.images else None,
+                "p_images": each.p_images,
+                "p_seeds": each.p_seeds,
+                "p": each.p,
+                "p_holm": each.p_corrected,
+                "verdict": each.verdict,
+            }
+            for each in comparisons
+        ]
+    )
+
+
+def runs_frame(study: Study) -> pd.DataFrame:
+    """A row a run."""
+    shown = ("data_digest", "commit", "device", "torch", "parameters", "weights_bytes", "reused_run")
+    return _frame(
+        [
+            {
+                "arm": arm.name,
+                **arm.values,
+                "seed": run.seed,
+                "run_id": run.run_id,
+                **{metric: run.share(metric) for metric in ACCURACIES},
+                "test_images": run.test_images,
+                "seconds": run.seconds,
+                "images_per_second": run.images_per_second,
+                **{tag: run.tags.get(tag) for tag in shown},
+            }
+            for arm in study.arms
+            for run in arm.runs
+        ]
+    )
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(rows).convert_dtypes()

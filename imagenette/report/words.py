@@ -1,0 +1,125 @@
+"""What may be concluded, in sentences. They say no more than the tests behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from imagenette.report.compare import Comparison, compare
+from imagenette.report.runs import ACCURACIES, BEST
+from imagenette.report.study import Arm, Study
+from imagenette.stats import LEVEL
+
+
+def verdict(study: Study, comparisons: Sequence[Comparison] | None = None) -> list[str]:
+    """Which differences are real, and what the tests cannot tell."""
+    found = compare(study) if comparisons is None else comparisons
+    base = study.baseline
+    if study.search:
+        return _of_a_search(study)
+    if base is None or not found:
+        return ["There is nothing to compare yet."] if study.arms else []
+    worse = [each for each in found if each.verdict == "worse"]
+    better = [each for each in found if each.verdict == "better"]
+    unclear = [each for each in found if each.verdict == "open"]
+    by = ACCURACIES[study.metric]
+    said = []
+    for kind, group in (("better", better), ("worse", worse)):
+        if group:
+            verb = "is" if len(group) == 1 else "are"
+            named = _listed(
+                [
+                    f"{each.arm} ({points(each.value)}, corrected {p_value(each.p_corrected)})"
+                    for each in group
+                ]
+            )
+            said.append(f"{named} {verb} {kind} than {base.name} ({by}).")
+    if unclear:
+        widest = max(abs(each.value) for each in unclear)
+        named = _listed([each.arm for each in unclear])
+        if better or worse:
+            said.append(
+                f"No real difference from {base.name} is shown for {named}: what was measured, up to "
+                f"{100 * widest:.2f} points, can be chance."
+            )
+        else:
+            none = f"none of {named} can" if len(unclear) > 1 else f"{named} cannot"
+            said.append(
+                f"No real difference is shown: {none} be told apart from {base.name} ({by}); what was "
+                f"measured, up to {100 * widest:.2f} points, can be chance."
+            )
+    return [*said, *_limits(study, found)]
+
+
+def _limits(study: Study, found: Sequence[Comparison]) -> list[str]:
+    """What stands behind the sentences, and what does not."""
+    said = []
+    if study.one_run_each:
+        said.append(
+            "Every arm is one run: these tests speak of these networks on other images; what another seed "
+            "would give is not in them."
+        )
+    elif any(each.p_seeds is None for each in found):
+        named = _listed([each.arm for each in found if each.p_seeds is None])
+        said.append(f"Against {named} one side is one run: what another seed would give is not in that test.")
+    if any(each.images is None for each in found):
+        unpaired = [each.arm for each in found if each.images is None]
+        which = "Predictions" if len(unpaired) == len(found) else f"For {_listed(unpaired)} predictions"
+        said.append(
+            f"{which} of the same images are not stored, so accuracies were compared unpaired (Fisher's "
+            "exact test), which has less power."
+        )
+    unknown = [each.arm for each in found if each.p_images is None]
+    if unknown:
+        said.append(
+            f"How many test images stand behind {_listed(unknown)} is not known: not tested over images."
+        )
+    if study.metric == BEST:
+        said.append("Each accuracy is that of the epoch that was best on the test set itself: it flatters.")
+    elif study.chosen_on_test:
+        said.append("The epochs were selected on the test set: the accuracies flatter.")
+    if study.objective and "/test_" in study.objective:
+        said.append(f"The study's objective {study.objective} is measured on the test set.")
+    return said
+
+
+def _of_a_search(study: Study) -> list[str]:
+    done = [arm for arm in study.arms if arm.runs]
+    if not done:
+        return []
+    return [
+        f"The first of these {len(done)} trials is the best of {len(done)} draws, which flatters it; each is "
+        "one run. Train it again with other seeds before it is believed. Trials are not tested against each "
+        "other."
+    ]
+
+
+def cut(study: Study, shown: Sequence[Arm]) -> str:
+    """For a caption, where a figure leaves arms out."""
+    total = sum(bool(arm.runs) for arm in study.arms)
+    return f" {len(shown)} of {total} arms are drawn." if len(shown) < total else ""
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points: `-2.80 points`."""
+    return f"{100 * value:+.2f} points".replace("-", "\N{MINUS SIGN}")
+
+
+def p_value(p: float) -> str:
+    """`p = 0.021`, `p < 0.0001`."""
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+
+
+def method() -> str:
+    """How the sentences come about, for the foot of a page."""
+    return (
+        "A difference is called real where chance would hardly give it, neither with other test images "
+        "(McNemar's exact test on the stored predictions, pooled over seeds, each image counted once) nor "
+        "with other seeds (Welch's t-test over the runs, where both arms have two or more): the larger p, "
+        f"after Holm's correction over the table, is below {LEVEL:g}. Intervals are for 95 %: Student's t "
+        "over seeds, on these test images; of one run Wilson's, over test images. They are not corrected."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
