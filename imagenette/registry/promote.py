@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,9 +14,9 @@ from imagenette.registry.candidates import METRICS, Candidate, named, proven, ra
 from imagenette.registry.gate import Entry, Gate, Verdict, judge
 from imagenette.registry.lineage import opened
 from imagenette.registry.versions import WITHDRAWN, Standing, Versions, as_entry
-from imagenette.tracking.deliver import set_tags
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.fitness import SUMMARY
+from imagenette.tracking.launcher import launched
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,7 +65,7 @@ def promote(
     cannot be promoted, RunError if the gate refuses it or the server is dead; each in one line.
     """
     Address.of_name(name)
-    with opened(tracking_uri) as client, _launched(client) as tell:
+    with opened(tracking_uri) as client, launched(client, "promotion") as tell:
         versions = Versions(client, name)
         champion = _champion(versions, gate)
         withdrawn = _withdrawn(versions) if gate != "force" else {}
@@ -101,7 +99,7 @@ def promote(
             return Promotion(version=version, champion=held, message=message)
         if version is None:
             version = _register(versions, candidate, verdict, gate, other_data=other_data)
-        return tell(_ended(name, version, versions.settle()))
+        return _said(tell, _ended(name, version, versions.settle()))
 
 
 def rollback(*, tracking_uri: str | None = None, name: str = NAME, say: Say = lambda line: None) -> Promotion:
@@ -110,14 +108,14 @@ def rollback(*, tracking_uri: str | None = None, name: str = NAME, say: Say = la
     from imagenette.registry.model import NEEDED, open_folder
 
     Address.of_name(name)
-    with opened(tracking_uri) as client, _launched(client) as tell:
+    with opened(tracking_uri) as client, launched(client, "promotion") as tell:
         versions = Versions(client, name)
         _champion(versions, "better")  # refuses where the alias was set by hand to a foreign version
         begun = versions.aliases().get(CHAMPION)
         if begun is not None and begun in _withdrawn(versions).values():
             say(f"version {begun} is withdrawn already; going on with that")
             standing = versions.settle()
-            return tell(_ended(name, standing.champion or 0, standing))
+            return _said(tell, _ended(name, standing.champion or 0, standing))
         *_, heir, champion = [None, None, *versions.history()]
         if champion is None:
             raise RunError(f"{name} has no champion to roll back")
@@ -136,26 +134,12 @@ def rollback(*, tracking_uri: str | None = None, name: str = NAME, say: Say = la
         while heir.version != (last := versions.history()[-1]).version <= newest:
             versions.withdraw(last.version, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
             say(f"version {last.version} is withdrawn")
-        return tell(_ended(name, heir.version, versions.settle()))
+        return _said(tell, _ended(name, heir.version, versions.settle()))
 
 
-@contextmanager
-def _launched(client: MlflowClient) -> Iterator[Callable[[Promotion], Promotion]]:
-    """The run that `mlflow run` made for this command, if it did, says what came of it; and no fluent call
-    adopts it."""
-    run_id = os.environ.pop("MLFLOW_RUN_ID", None)
-
-    def tell(promotion: Promotion) -> Promotion:
-        if run_id:
-            set_tags(client, run_id, {"role": "promotion", "mlflow.note.content": promotion.message})
-        return promotion
-
-    try:
-        yield tell
-    except (InputError, RunError) as error:
-        if run_id:
-            set_tags(client, run_id, {"role": "promotion", "mlflow.note.content": str(error)})
-        raise
+def _said(tell: Say, promotion: Promotion) -> Promotion:
+    tell(promotion.message)
+    return promotion
 
 
 def _champion(versions: Versions, gate: Gate) -> Entry | None:

@@ -52,32 +52,44 @@ def report(request: Request, say: Callable[[str], None]) -> None:
     from imagenette.report.reader import opened  # MLflow comes with it
 
     _claim(request.out)
-    with opened(request.tracking_uri, request.experiment) as reader:
+    with opened(request.tracking_uri, request.experiment) as reader, reader.launched() as tell:
         names = list(dict.fromkeys(request.studies)) or reader.studies()
         if not names:
             raise InputError(
-                f"experiment {request.experiment!r} has no study yet: `imagenette study NAME` makes one; "
-                "or name the tag `study` of runs that have no parent run"
+                f"experiment {request.experiment!r} has no study yet: `imagenette study NAME` makes one; or "
+                "name the tag `study` of runs that have no parent run"
             )
         while True:
             seen = [reader.state(name) for name in names] if request.watch else []
-            champion = reader.champion(request.model)
-            sheets = [_sheet(reader, name, request.known) for name in names]
-            going = request.watch and any(sheet.study.status == "running" for sheet in sheets)
-            sheets = _write(sheets, champion, request, refresh=WATCH_SECONDS if going else None)
-            logged = [_log(reader, sheet, request.out) for sheet in sheets] if request.log else []
-            for sheet in sheets:
-                say(f"{sheet.study.name}: {sheet.so_far}")
-                for sentence in sheet.verdict:
-                    say(f"  {sentence}")
-                if sheet.study.problems:
-                    say(f"  oddities named in the report: {len(sheet.study.problems)}")
-            where = " and under the parent runs in MLflow" if any(logged) else ""
-            say(f"{request.out / 'report.html'}{where}")
+            sheets, going = _once(reader, names, request)
+            words = [line for sheet in sheets for line in _words(sheet)]
+            for line in words:
+                say(line)
+            say(f"{request.out / 'report.html'}")
+            tell("\n".join(words))
             if not going:
                 return
             while seen == [reader.state(name) for name in names]:
                 time.sleep(WATCH_SECONDS)
+
+
+def _once(reader: Reader, names: Sequence[str], request: Request) -> tuple[list[Sheet], bool]:
+    """Read, write and log all of it once; and whether there is more to watch."""
+    champion = reader.champion(request.model)
+    sheets = [_sheet(reader, name, request.known) for name in names]
+    going = request.watch and any(sheet.study.status == "running" for sheet in sheets)
+    sheets = _write(sheets, champion, request, refresh=WATCH_SECONDS if going else None)
+    if request.log:
+        for sheet in sheets:
+            if sheet.study.parent is not None:
+                reader.log(sheet.study.parent, request.out / sheet.folder)
+    return sheets, going
+
+
+def _words(sheet: Sheet) -> list[str]:
+    study = sheet.study
+    odd = f"; odd: {len(study.problems)}, see the report" if study.problems else ""
+    return [f"{study.name}: {sheet.so_far}{odd}", *(f"  {sentence}" for sentence in sheet.verdict)]
 
 
 def _sheet(reader: Reader, name: str, known: Callable[[str], Outline | None]) -> Sheet:
@@ -139,13 +151,6 @@ def _from(document: Path, out: Path) -> str | None:
     """The way from a document to the report's folder, for links; None where it leads out of its own."""
     way = os.path.relpath(out.resolve(), document.resolve().parent)
     return None if way.startswith("..") else f"{Path(way).as_posix()}/"
-
-
-def _log(reader: Reader, sheet: Sheet, out: Path) -> bool:
-    if sheet.study.parent is None:
-        return False
-    reader.log(sheet.study.parent, out / sheet.folder)
-    return True
 
 
 def _claim(out: Path) -> None:

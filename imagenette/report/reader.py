@@ -8,9 +8,9 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from imagenette.report.runs import BEST, CURVES, FINAL, SELECTED, Answers, Curve
 from imagenette.tracking.client import check_alive, connect, one_line, pages, quoted, resolve_uri
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.fitness import unfinished
+from imagenette.tracking.launcher import launched
 from imagenette.tracking.outline import OUTLINE, Outline
 from imagenette.tracking.runs import get_run
 
@@ -157,8 +158,12 @@ class Reader:
             counts=counts,
         )
 
+    def launched(self) -> AbstractContextManager[Callable[[str], None]]:
+        """For what a report came to, in the run of `mlflow run -e report`."""
+        return launched(self._client, "report")
+
     def log(self, run_id: str, folder: Path) -> None:
-        """Show a report under a run, at `report/`; what an earlier one left there is replaced."""
+        """Show a report under a run, at `report/`, over what an earlier one left there."""
         self._client.log_artifacts(run_id, str(folder), "report")
 
     def _search(self, query: str, *, newest: bool = False) -> Iterator[Run]:

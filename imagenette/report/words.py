@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from imagenette.report.compare import Comparison, compare
@@ -18,25 +19,19 @@ def verdict(study: Study, comparisons: Sequence[Comparison] | None = None) -> li
         return _of_a_search(study)
     if base is None or not found:
         return ["There is nothing to compare yet."] if study.arms else []
-    worse = [each for each in found if each.verdict == "worse"]
-    better = [each for each in found if each.verdict == "better"]
-    unclear = [each for each in found if each.verdict == "open"]
     by = ACCURACIES[study.metric]
     said = []
-    for kind, group in (("better", better), ("worse", worse)):
+    for kind, one_run in itertools.product(("better", "worse"), (False, True)):
+        group = [each for each in found if each.verdict == kind and (each.p_seeds is None) == one_run]
         if group:
+            start = "As single runs, " if one_run else ""
             verb = "is" if len(group) == 1 else "are"
-            named = _listed(
-                [
-                    f"{each.arm} ({points(each.value)}, corrected {p_value(each.p_corrected)})"
-                    for each in group
-                ]
-            )
-            said.append(f"{named} {verb} {kind} than {base.name} ({by}).")
+            said.append(f"{start}{_listed(list(map(_told, group)))} {verb} {kind} than {base.name} ({by}).")
+    unclear = [each for each in found if each.verdict == "open"]
     if unclear:
         widest = max(abs(each.value) for each in unclear)
         named = _listed([each.arm for each in unclear])
-        if better or worse:
+        if said:
             said.append(
                 f"No real difference from {base.name} is shown for {named}: what was measured, up to "
                 f"{100 * widest:.2f} points, can be chance."
@@ -97,6 +92,10 @@ def cut(study: Study, shown: Sequence[Arm]) -> str:
     """For a caption, where a figure leaves arms out."""
     total = sum(bool(arm.runs) for arm in study.arms)
     return f" {len(shown)} of {total} arms are drawn." if len(shown) < total else ""
+
+
+def _told(each: Comparison) -> str:
+    return f"{each.arm} ({points(each.value)}, corrected {p_value(each.p_corrected)})"
 
 
 def points(value: float) -> str:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 JUDGED = ("best/test_accuracy", "selected/test_accuracy", "final/test_accuracy")
 SUMMARY = ("best/", "selected/", "final/")
-_NOT_TRAINED = ("reused", "study", "launcher", "promotion")
+_NOT_TRAINED = ("reused", "study", "launcher", "promotion", "report")
 
 
 def unfit(run: Run, *metrics: str) -> str | None:
