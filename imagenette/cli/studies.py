@@ -144,10 +144,10 @@ def report(
     from imagenette.report import report as run
 
     request = Request(
-        studies=tuple(word for text in studies for word in text.replace(",", " ").split()),
+        studies=tuple(word for text in studies for word in text.split(",") if word),
         out=out,
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
-        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or "imagenette",
+        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or None,
         model=name,
         watch=watch,
         log=log,

@@ -34,7 +34,8 @@ class Request:
     """Names; none = every study of the experiment that has a parent run."""
     out: Path = Path("report")
     tracking_uri: str | None = None
-    experiment: str = "imagenette"
+    experiment: str | None = None
+    """Its name; None = that of `mlflow run`, else imagenette."""
     model: str = "imagenette"
     """The registered model whose champion's confusion matrix is shown."""
     watch: bool = False
@@ -56,7 +57,7 @@ def report(request: Request, say: Callable[[str], None]) -> None:
         names = list(dict.fromkeys(request.studies)) or reader.studies()
         if not names:
             raise InputError(
-                f"experiment {request.experiment!r} has no study yet: `imagenette study NAME` makes one; or "
+                f"experiment {reader.experiment!r} has no study yet: `imagenette study NAME` makes one; or "
                 "name the tag `study` of runs that have no parent run"
             )
         while True:

@@ -28,6 +28,7 @@ BEGIN, END = "<!-- imagenette report: begin -->", "<!-- imagenette report: end -
 def draw(sheet: Sheet, champion: Champion | None, folder: Path) -> Sheet:
     """The sheet with its figures, which are written into `folder`."""
     figures = []
+    folder.mkdir(parents=True, exist_ok=True)
     for drawn in draw_all(sheet.study, champion):
         svg = drawn.save(folder)
         figures.append(
@@ -82,7 +83,7 @@ def markdown(sheets: Sequence[Sheet], *, figures: str | None) -> str:
     studies; None = without figures."""
     parts = []
     for sheet in sheets:
-        parts += [f"# {sheet.study.title}\n", f"`{sheet.study.name}`: {sheet.so_far}. {_shared(sheet)}\n"]
+        parts += [f"# {sheet.study.title}\n", f"`{sheet.study.name}`: {sheet.so_far}{_shared(sheet)}.\n"]
         parts += [_bullets(sheet.verdict)]
         for table in sheet.tables:
             parts += [f"**{table.caption}**\n", table.markdown(), f"{table.note}\n"]
@@ -103,7 +104,7 @@ def brief(sheets: Sequence[Sheet], figures: str | None) -> str:
     """The results alone, for a README: what is real, every arm, what is odd."""
     parts = []
     for sheet in sheets:
-        parts += [f"### {sheet.study.title}\n", f"`{sheet.study.name}`: {sheet.so_far}. {_shared(sheet)}\n"]
+        parts += [f"### {sheet.study.title}\n", f"`{sheet.study.name}`: {sheet.so_far}{_shared(sheet)}.\n"]
         parts += [_bullets(sheet.verdict)]
         parts += [f"{table.markdown()}\n{table.note}\n" for table in sheet.tables[:1]]
         if figures is not None and sheet.figures:
@@ -138,7 +139,7 @@ def _plain(text: str) -> str:
 
 
 def _shared(sheet: Sheet) -> str:
-    return "; ".join(f"{what}: {value}" for what, value in sheet.provenance.items()) + "."
+    return "".join(f"; {what}: {value}" for what, value in sheet.provenance.items())
 
 
 def _made() -> str:

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +79,7 @@ class Reader:
     """A tracking server's studies, in one experiment."""
 
     def __init__(self, client: MlflowClient, experiment: str, experiment_id: str) -> None:
-        self._client, self._experiment, self._id = client, experiment, experiment_id
+        self._client, self.experiment, self._id = client, experiment, experiment_id
         self._read: dict[str, TrackedRun] = {}
 
     @property
@@ -106,7 +107,7 @@ class Reader:
                 children.append(_brief(run))
         if not parents and not children:
             raise InputError(
-                f"study {name}: no run in experiment {self._experiment!r} of {hide_secrets(self.uri)} has "
+                f"study {name}: no run in experiment {self.experiment!r} of {hide_secrets(self.uri)} has "
                 f"the tag study={name}{self._known()}"
             )
         parents.reverse()
@@ -193,8 +194,8 @@ class Reader:
         artifacts = run.tags["artifacts"]
         if run.tags.get("role") == "reused":  # its figures are those of the run that it stands for
             source = get_run(self._client, run.tags.get("reused_run", ""))
-            if source is None:
-                return replace(run, state="reused, and the run it was taken from is deleted")
+            if source is None or source.info.lifecycle_stage != "active":
+                return replace(run, state="the run that it was taken from is deleted")
             told = _brief(source)
             artifacts = told.tags["artifacts"]
             tags = {**told.tags, "reused_run": source.info.run_id}
@@ -247,16 +248,21 @@ class Reader:
 
 
 @contextmanager
-def opened(tracking_uri: str | None, experiment: str) -> Iterator[Reader]:
-    """A reader; any failure of the server inside is a RunError of one line. InputError without experiment."""
+def opened(tracking_uri: str | None, experiment: str | None) -> Iterator[Reader]:
+    """A reader; any failure of the server inside is a RunError of one line. InputError without experiment.
+
+    experiment: a name; None = the one that `mlflow run` says, else imagenette.
+    """
     uri = resolve_uri(tracking_uri)
     check_alive(uri, advice="start it, a report reads all it shows from there")
     with one_line(uri):
         client = connect(uri)
-        found = client.get_experiment_by_name(experiment)
+        told = None if experiment else os.environ.get("MLFLOW_EXPERIMENT_ID")
+        name = experiment or "imagenette"
+        found = client.get_experiment(told) if told else client.get_experiment_by_name(name)
         if found is None:
-            raise InputError(f"experiment {experiment!r} is not on {hide_secrets(uri)}")
-        yield Reader(client, experiment, found.experiment_id)
+            raise InputError(f"experiment {name!r} is not on {hide_secrets(uri)}")
+        yield Reader(client, found.name, found.experiment_id)
 
 
 def _brief(run: Run) -> TrackedRun:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -79,7 +78,7 @@ class TrackedRun:
             if value is None:
                 wrong.append(f"has no {metric}")
             elif self.share(metric) is None:
-                said = "nan" if math.isnan(value) else f"{value:.4g}"
+                said = f"{value:.4g}" if abs(value) < 1e300 else "inf"  # MLflow's 1.8e308
                 wrong.append(f"claims {metric}={said}, which is no share in [0, 1]")
         if self.answers is None:
             wrong.append(self.lacking or "has no stored predictions")

@@ -107,7 +107,6 @@ class Drawn:
         """Write NAME.svg, NAME.pdf and NAME.png; the SVG as a page has it inside."""
         from matplotlib import rc_context
 
-        folder.mkdir(parents=True, exist_ok=True)
         text = io.StringIO()
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name, "svg.id": None}):
             self.figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})

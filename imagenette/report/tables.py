@@ -94,10 +94,11 @@ def arms_table(study: Study) -> Table:
             columns[column] = _published(f"reference/{key}", unit)
     if len({run.tags.get("device") for run in study.runs}) > 1:  # else it stands above the table
         columns["device"] = _device
+    always = {"arm", "trial", "n", *(f"{words}, %" for words in ACCURACIES.values())}
     kept = {
         name: cell
         for name, cell in columns.items()
-        if name in ("arm", "trial", "n") or any(cell(arm).text not in ("", MISSING) for arm in study.arms)
+        if name in always or any(cell(arm).text not in ("", MISSING) for arm in study.arms)
     }
     gone = [name for name in columns if name not in kept]
     notes = [f"No run knows: {'; '.join(gone)}."] if gone and study.runs else []

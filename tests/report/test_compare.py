@@ -1,0 +1,108 @@
+"""Which test is made of what, and what it may not be made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from imagenette.report.compare import compare
+from imagenette.report.runs import BEST, SELECTED, TrackedRun
+from imagenette.report.words import verdict
+from imagenette.stats import mcnemar, unpaired_shares, welch
+from tests.report.simulated import run, study_of
+
+
+def answers(wrong: int, n: int = 400, start: int = 0) -> np.ndarray:
+    right = np.ones(n, bool)
+    right[start : start + wrong] = False
+    return right
+
+
+def only(study):
+    (found,) = compare(study)
+    return found
+
+
+def test_one_run_each_is_mcnemar_on_the_stored_predictions():
+    ours, theirs = answers(30), answers(10, start=395 - 10)
+    found = only(study_of({"base": [run(theirs)], "arm": [run(ours)]}))
+    test = mcnemar(ours, theirs)
+    assert (found.p_images, found.p_seeds, found.p) == (test.p, None, test.p)
+    assert found.value == pytest.approx(-20 / 400)
+    assert found.verdict == "worse"
+
+
+def test_with_seeds_the_larger_of_both_ps_counts():
+    rng = np.random.default_rng(0)
+    ours = [rng.random(400) < share for share in (0.95, 0.85)]  # seeds far apart
+    theirs = [rng.random(400) < share for share in (0.80, 0.79)]
+    study = study_of(
+        {
+            "base": [run(right, seed=seed) for seed, right in enumerate(theirs)],
+            "arm": [run(right, seed=seed) for seed, right in enumerate(ours)],
+        }
+    )
+    found = only(study)
+    assert found.p_images == mcnemar(np.array(ours), np.array(theirs)).p < 0.001
+    assert found.p_seeds == welch([r.mean() for r in ours], [r.mean() for r in theirs]).p > 0.05
+    assert found.p == found.p_seeds
+    assert found.verdict == "open"  # these images would say so again, other seeds need not
+
+
+def test_runs_are_paired_by_seed_whatever_their_order():
+    rng = np.random.default_rng(1)
+    ours = {seed: rng.random(300) < 0.9 for seed in (1, 2, 3)}
+    theirs = {seed: rng.random(300) < 0.9 for seed in (3, 1, 2)}
+    found = only(study_of({"base": [run(r, seed=s) for s, r in theirs.items()],
+                           "arm": [run(r, seed=s) for s, r in ours.items()]}))  # fmt: skip
+    expected = mcnemar(np.array([ours[s] for s in (1, 2, 3)]), np.array([theirs[s] for s in (1, 2, 3)]))
+    assert found.images == expected
+
+
+def test_other_images_are_never_paired():
+    study = study_of(
+        {"base": [run(answers(10), images="one set")], "arm": [run(answers(30), images="other")]}
+    )
+    found = only(study)
+    assert found.images is None
+    assert found.p_images == unpaired_shares(370, 400, 390, 400).p
+    assert any("unpaired" in sentence for sentence in verdict(study))
+
+
+def test_predictions_that_contradict_the_accuracy_are_not_used():
+    liar = replace(run(answers(30)), claims={SELECTED: 0.5})
+    assert liar.right(SELECTED) is None
+    assert any("its predictions say" in wrong for wrong in liar.complaints())
+    assert only(study_of({"base": [run(answers(10))], "arm": [liar]})).images is None
+
+
+def test_accuracies_without_a_number_of_images_are_not_tested_and_it_is_said():
+    def bare(share: float) -> TrackedRun:
+        return TrackedRun(run_id="r", name="r", arm="r", seed=1, claims={BEST: share})
+
+    study = replace(study_of({"base": [bare(0.9)], "arm": [bare(0.1)]}), metric=BEST)
+    found = only(study)
+    assert (found.p, found.interval, found.verdict) == (1.0, None, "open")
+    assert any("is not known" in sentence for sentence in verdict(study))
+
+
+def test_images_without_predictions_count_once_however_many_seeds_saw_them():
+    def three(share: float) -> list[TrackedRun]:
+        return [
+            replace(run(answers(0)), seed=s, claims={SELECTED: share + s / 1e4}, answers=None)
+            for s in (1, 2, 3)
+        ]
+
+    found = only(study_of({"base": three(0.9), "arm": three(0.87)}))
+    assert found.p_seeds is not None
+    assert found.p_seeds < 1e-6
+    assert found.p_images == unpaired_shares(348, 400, 360, 400).p > 0.1
+    assert found.verdict == "open"
+
+
+def test_what_has_no_baseline_is_not_compared():
+    study = study_of({"base": [run(answers(3))], "arm": [run(answers(4))]})
+    assert compare(replace(study, baseline=None)) == []
+    assert verdict(replace(study, baseline=None)) == ["There is nothing to compare yet."]

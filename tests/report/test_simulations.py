@@ -1,0 +1,103 @@
+"""What the report says, held against truths that are known: 2,000 simulated studies each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from imagenette import stats
+from imagenette.report.compare import compare
+from imagenette.report.runs import SELECTED
+from imagenette.report.words import verdict
+from tests.report.simulated import simulate
+
+TIMES = 2000
+# With a true rate of 95 %, 2,000 draws lie within 94.0 and 96.0 % in 19 of 20 cases.
+COVERS = (0.93, 0.97)
+
+
+def share_covering(draw, times: int = TIMES) -> float:
+    rng = np.random.default_rng(5)
+    return float(np.mean([draw(rng) for _ in range(times)]))
+
+
+def of_seeds(rng) -> bool:
+    return 0.925 in stats.t_interval(rng.normal(0.925, 0.003, 3).tolist())
+
+
+def of_one_run(rng) -> bool:
+    return 0.925 in stats.wilson(int(rng.binomial(3925, 0.925)), 3925)
+
+
+def of_a_difference_of_seeds(rng) -> bool:
+    ours, theirs = rng.normal(0.93, 0.003, 3), rng.normal(0.925, 0.004, 3)
+    return 0.005 in stats.welch(ours.tolist(), theirs.tolist()).interval
+
+
+def of_a_paired_difference(rng) -> bool:
+    _, better, worse, _ = rng.multinomial(3925, [0.89, 0.04, 0.03, 0.04])
+    return 0.01 in stats.paired_shares(stats.McNemar(int(better), int(worse), 1.0), 3925).interval
+
+
+def of_an_unpaired_difference(rng) -> bool:
+    ours, theirs = rng.binomial(3925, [0.93, 0.92])
+    return 0.01 in stats.unpaired_shares(int(ours), 3925, int(theirs), 3925).interval
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [of_seeds, of_one_run, of_a_difference_of_seeds, of_a_paired_difference, of_an_unpaired_difference],
+)
+def test_intervals_cover_the_truth_19_times_in_20(draw):
+    assert COVERS[0] <= share_covering(draw) <= COVERS[1]
+
+
+def run_studies(times: int, **how: object) -> tuple[float, float, float]:
+    """Shares of: arms whose interval covers the truth, pairs whose interval does, studies with a false
+    word."""
+    rng = np.random.default_rng(2)
+    arms, pairs, false = [], [], []
+    for _ in range(times):
+        study, truths = simulate(rng, **how)  # type: ignore[arg-type]
+        found = compare(study)
+        arms += [
+            truth in arm.estimate(SELECTED).interval for arm, truth in zip(study.arms, truths, strict=True)
+        ]
+        pairs += [truth - truths[0] in each.interval for each, truth in zip(found, truths[1:], strict=True)]
+        words = " ".join(verdict(study, found))
+        false.append("No real difference is shown" not in words)
+        assert false[-1] == (" better than " in words or " worse than " in words)
+    return float(np.mean(arms)), float(np.mean(pairs)), float(np.mean(false))
+
+
+def test_equal_arms_with_uneven_seeds_are_called_different_once_in_twenty_at_most():
+    arms, pairs, false = run_studies(TIMES, seeds=3, seed_sd=0.1)
+    assert COVERS[0] <= arms <= COVERS[1]
+    assert COVERS[0] <= pairs <= COVERS[1]
+    assert false <= 0.05
+
+
+def test_single_runs_of_equal_networks_are_called_different_once_in_twenty_at_most():
+    *_, false = run_studies(TIMES, seeds=1)
+    assert false <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize(("seed_sd", "own_images"), [(0, 0), (0.1, 0), (0, 0.5), (0.1, 0.5), (0.3, 1)])
+def test_no_mixture_of_chances_makes_false_claims_more_often(seeds, seed_sd, own_images):
+    *_, false = run_studies(TIMES, seeds=seeds, seed_sd=seed_sd, own_images=own_images)
+    print(f"{seeds} seeds, seed sd {seed_sd}, own images {own_images}: false in {false:.1%}")
+    assert false <= 0.05
+
+
+def test_a_real_difference_of_two_points_is_found_with_its_sign():
+    """Three seeds, half a point of spread: what the reference's batch size of 8 would need."""
+    rng = np.random.default_rng(3)
+    found = []
+    for _ in range(100):
+        study, truths = simulate(rng, arms=2, images=3925, seed_sd=0.05, effects=(0.0, -0.45))
+        found += compare(study)
+        assert truths[1] - truths[0] < -0.02
+    assert [each.verdict for each in found].count("better") == 0
+    assert [each.verdict for each in found].count("worse") > 80
