@@ -78,7 +78,7 @@ class TrackedRun:
             if value is None:
                 wrong.append(f"has no {metric}")
             elif self.share(metric) is None:
-                said = f"{value:.4g}" if abs(value) < 1e300 else "inf"  # MLflow's 1.8e308
+                said = "inf" if abs(value) >= 1e300 else f"{value:.4g}"  # MLflow has 1.8e308 for inf
                 wrong.append(f"claims {metric}={said}, which is no share in [0, 1]")
         if self.answers is None:
             wrong.append(self.lacking or "has no stored predictions")

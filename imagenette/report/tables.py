@@ -76,8 +76,9 @@ def _latex(text: str) -> str:
 
 def arms_table(study: Study) -> Table:
     """A row an arm: accuracies, what was published, cost."""
+    place = {arm.name: number for number, arm in enumerate(study.arms)}  # sorts back into the study's order
     columns: dict[str, Callable[[Arm], Cell]] = {
-        "trial" if study.search else "arm": lambda arm: Cell(arm.name)
+        "trial" if study.search else "arm": lambda arm: Cell(arm.name, place[arm.name])
     }
     columns["n"] = _runs_cell
     for metric, words in ACCURACIES.items():
@@ -132,7 +133,7 @@ def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
         ),
         rows=tuple(
             (
-                Cell(each.arm),
+                Cell(each.arm, number),
                 _difference(each.value, each.interval),
                 Cell(f"{each.images.better} / {each.images.worse}", each.surplus)
                 if each.images
@@ -142,7 +143,7 @@ def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
                 _p(each.p_corrected),
                 Cell(words[each.verdict]),
             )
-            for each in comparisons
+            for number, each in enumerate(comparisons)
         ),
         note=f"Arm minus {base}. Holm's correction is over all {len(comparisons)}, of the larger p."
         if len(comparisons) > 1

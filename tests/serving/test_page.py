@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +12,10 @@ import uvicorn
 from imagenette.serving.app import create_app
 from imagenette.serving.limits import Limits
 from imagenette.serving.served import Served
+from tests.browser import brightness, browsing, contrast, needs_chromium, phone, set_scheme
 from tests.waiting import wait_until
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium with its driver")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -35,21 +33,8 @@ def url(small_model: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory):
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-        *("--disable-component-update", "--disable-sync", "--no-first-run", "--disable-dev-shm-usage"),
-        *(f"--user-data-dir={profile}", "--window-size=900,1000"),
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with browsing(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -108,28 +93,12 @@ def test_it_loads_nothing_from_elsewhere_and_complains_of_nothing(page, url):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_words_can_be_read_in_both_colour_schemes_and_on_a_phone(page, scheme):
-    page.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    )
+    set_scheme(page, scheme)
     ground, ink = (
         page.execute_script(f"return getComputedStyle(document.body).{name}")
         for name in ("backgroundColor", "color")
     )
     assert contrast(ground, ink) > 7
     assert (brightness(ground) < 0.5) == (scheme == "dark")
-    phone = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-    assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
-    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
-def brightness(colour: str) -> float:
-    """Relative luminance of `rgb(r, g, b)`, as WCAG 2 has it."""
-    parts = [float(part) / 255 for part in colour.removeprefix("rgb(").rstrip(")").split(",")]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    bright, dark = sorted((brightness(one), brightness(other)), reverse=True)
-    return (bright + 0.05) / (dark + 0.05)
+    with phone(page):
+        assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
