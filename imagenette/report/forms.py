@@ -94,6 +94,8 @@ def markdown(sheets: Sequence[Sheet], *, figures: str | None) -> str:
             ]
         if sheet.study.problems:
             parts += ["## What is odd\n", _bullets(sheet.study.problems)]
+        if sheet.missing:
+            parts += ["## What is missing\n", _bullets(sheet.missing)]
         if sheet.published:
             parts += ["## The published numbers, tested in the same way\n", _bullets(sheet.published.verdict)]
             parts += [table.markdown() for table in sheet.published.tables[1:]]
@@ -112,6 +114,8 @@ def brief(sheets: Sequence[Sheet], figures: str | None) -> str:
             parts.append(f"![{first.caption}]({figures}{sheet.folder}/figures/{first.name}.png)\n")
         if sheet.study.problems:
             parts += ["What is odd:\n", _bullets(sheet.study.problems)]
+        if sheet.missing:
+            parts += ["What is missing:\n", _bullets(sheet.missing)]
         if sheet.published:
             parts += ["The published numbers, tested in the same way:\n", _bullets(sheet.published.verdict)]
     return "\n".join(parts)

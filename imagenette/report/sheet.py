@@ -11,6 +11,8 @@ from imagenette.report.style import Panel
 from imagenette.report.tables import Table, arms_table, comparisons_table
 from imagenette.report.words import verdict
 
+_MOST = 20  # arms whose missing runs are listed
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
@@ -50,6 +52,13 @@ class Sheet:
         done = len(study.runs)
         runs = f"{done} of {study.planned} runs finished" if study.planned > done else f"{done} runs finished"
         return f"{runs}; the study is {study.status}" if study.status not in ("", "finished") else runs
+
+    @property
+    def missing(self) -> list[str]:
+        """What was planned and is not there, and why: a sentence an arm."""
+        arms = [arm for arm in self.study.arms if arm.missing]
+        said = [f"{arm.name}: {'; '.join(arm.missing)}." for arm in arms[:_MOST]]
+        return said + [f"And runs of {len(arms) - _MOST} more arms."] * (len(arms) > _MOST)
 
     @property
     def provenance(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -126,3 +127,25 @@ def test_optunas_own_dashboard_opens_on_the_storage(place: Path, ended: object):
     body = b"".join(app(environ, lambda status, headers, *_: started.append(status))).decode()
     assert started == ["200 OK"]
     assert '"study_name": "decays"' in body or '"study_name":"decays"' in body
+
+
+def test_its_report_shows_the_real_runs_and_names_the_diverged_ones(place: Path, ended: object):
+    command = [sys.executable, "-m", "imagenette", "report", "decays", "--out", str(place / "report")]
+    subprocess.run(command, env=environment(place), check=True, capture_output=True, timeout=100)
+    with (place / "report/decays/runs.csv").open(newline="") as file:
+        runs = list(csv.DictReader(file))
+    assert [(run["arm"], run["seed"]) for run in runs] == [
+        ("weight_decay=0.0", "1"),
+        ("weight_decay=0.0", "2"),
+    ]
+    client = MlflowClient(f"sqlite:///{place}/mlflow.db")
+    for run in runs:
+        tracked = client.get_run(run["run_id"]).data
+        assert float(run["selected/test_accuracy"]) == tracked.metrics["selected/test_accuracy"]
+        assert float(run["seconds"]) == pytest.approx(tracked.metrics["speed/epoch_seconds"])
+        assert (run["test_images"], run["device"]) == ("359", tracked.tags["device"])
+        assert 40e6 < int(run["weights_bytes"]) < 50e6  # float32, four bytes a parameter and a little
+    text = (place / "report/decays/report.md").read_text()
+    assert "| weight_decay=10.0 | 0 of 2 | missing |" in text
+    assert "weight_decay=10.0: seed 1: diverged: " in text
+    assert "seed 1: diverged: " in (place / "report/decays/report.html").read_text()

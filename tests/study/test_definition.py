@@ -18,6 +18,7 @@ from imagenette.config import resolve
 from imagenette.errors import InputError
 from imagenette.job import check_batches
 from imagenette.study.definition import OBJECTIVES, Choices, Range, Search, load, shipped
+from imagenette.tracking.outline import Outline
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (
@@ -136,6 +137,35 @@ def test_the_other_tables_are_the_references(name, knob, table):
     assert list(study.references) == [f"{knob}={value}" for value in table]
     told = [figures["best/test_accuracy"] for figures in study.references.values()]
     assert told == pytest.approx([accuracy / 100 for accuracy in table.values()], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_an_outline_survives_json_and_plans_what_the_definition_plans(name):
+    study = load(name, overrides={"epochs": "7"})
+    outline = Outline.read(study.outline().model_dump_json())
+    assert outline == study.outline()
+    assert tuple(outline.arms) == study.arms
+    assert (outline.seeds, outline.baseline, outline.references) == (
+        study.seeds,
+        study.baseline,
+        study.references,
+    )
+    assert outline.overrides == {"epochs": 7}
+    assert outline.base["epochs"] == 7
+    for cell in study.cells:
+        assert outline.arms[cell.arm] | {"seed": cell.config.seed} == cell.values
+    assert load(name, smoke=True).outline().references == {}
+
+
+@pytest.mark.parametrize(("text", "said"), [("{", "invalid json"), ("{}", "name: field required"), ("", "")])
+def test_a_broken_outline_is_one_line(text, said):
+    with pytest.raises(InputError, match=f"^outline.json: .*{said}"):
+        Outline.read(text)
+
+
+@pytest.mark.parametrize("name", ["depth", "batch-size", "weight-decay"])
+def test_the_published_accuracies_are_of_the_whole_test_set(name):
+    assert load(name).reference_images == 3925
 
 
 @pytest.mark.parametrize("name", ["depth", "batch-size", "weight-decay"])
