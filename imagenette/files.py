@@ -9,7 +9,7 @@ from pathlib import Path
 def write_whole(path: Path, text: str, *, fsync: bool = True) -> None:
     """Write beside, then replace: whoever reads path reads a whole file. Several processes may."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with beside.open("w") as file:
+    with beside.open("w", encoding="utf-8") as file:
         file.write(text)
         if fsync:
             file.flush()

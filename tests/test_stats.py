@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, t, ttest_ind
 
 from imagenette.stats import (
     McNemar,
     holm,
     mcnemar,
+    over_seeds,
     paired_shares,
     t_interval,
     unpaired_shares,
-    welch,
     wilson,
 )
 
@@ -109,7 +109,7 @@ SLEEP = (
 
 
 def test_welch_and_student_give_what_r_prints_for_students_sleep_data():
-    difference = welch(*SLEEP)
+    difference = over_seeds(*SLEEP)
     assert round(difference.p, 5) == 0.07939
     assert (round(difference.interval.low, 4), round(difference.interval.high, 4)) == (-3.3655, 0.2055)
     gained = t_interval([b - a for a, b in zip(*SLEEP, strict=True)])
@@ -137,13 +137,42 @@ def test_holm_keeps_the_order_and_lies_between_the_ps_and_bonferronis(ps):
 
 
 def test_seeds_without_any_spread_are_no_division_by_zero():
-    assert welch([0.9, 0.9], [0.9, 0.9]).p == 1
-    apart = welch([0.9, 0.9], [0.8, 0.8])
+    assert over_seeds([0.9, 0.9], [0.9, 0.9]).p == 1
+    apart = over_seeds([0.9, 0.9], [0.8, 0.8])
     assert apart.p == 0
     assert apart.value == pytest.approx(0.1)
-    assert 0 < welch([0.9, 0.9], [0.8, 0.81]).p < 0.1
-    with pytest.raises(ValueError, match="no spread"):
-        t_interval([0.9])
+    assert 0 < over_seeds([0.9, 0.9], [0.8, 0.81]).p < 0.1
+    for alone in (lambda: t_interval([0.9]), lambda: over_seeds([0.9], [0.8])):
+        with pytest.raises(ValueError, match="no spread"):
+            alone()
+
+
+def test_a_tie_of_seeds_is_no_certainty_where_accuracies_are_multiples_of_an_image():
+    interval = t_interval([0.9, 0.9], step=1 / 100)
+    assert interval.high - interval.low > 0.04
+    assert over_seeds([0.9, 0.9], [0.89, 0.89], step=1 / 100).p > 0.05
+    assert t_interval([0.9, 0.8], step=1 / 1000) == t_interval([0.9, 0.8])  # the measured spread is larger
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.lists(st.floats(0, 1), min_size=2, max_size=6))
+def test_over_seeds_is_scipys_welch(first, second):
+    difference = over_seeds(first, second)
+    if np.ptp(first) > 1e-6 and np.ptp(second) > 1e-6:
+        theirs = ttest_ind(first, second, equal_var=False)
+        found = theirs.confidence_interval(0.95)
+        assert difference.p == pytest.approx(theirs.pvalue)
+        assert (difference.interval.low, difference.interval.high) == pytest.approx((found.low, found.high))
+    mirrored = over_seeds(second, first)
+    assert (mirrored.value, mirrored.p) == pytest.approx((-difference.value, difference.p))
+
+
+def test_one_value_against_several_is_held_against_their_scatter():
+    """Crawford and Howell: a case against controls of mean 100, sd 15: (70 - 100) / (15 sqrt(1.1)), 9 d.f."""
+    controls = 100 + 15 * np.array([-1.2, -0.9, -0.6, -0.3, 0, 0, 0.3, 0.6, 0.9, 1.2]) / 0.81921
+    controls = 100 + (controls - controls.mean()) * 15 / controls.std(ddof=1)
+    difference = over_seeds([70.0], controls.tolist())
+    assert difference.p == pytest.approx(2 * t.sf(30 / (15 * 1.1**0.5), 9))
+    assert difference.value == pytest.approx(-30)
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
@@ -152,3 +181,8 @@ def test_a_paired_interval_stays_within_what_shares_can_differ_by(better, worse,
     difference = paired_shares(McNemar(better, worse, 1.0), n)
     assert -1 <= difference.interval.low <= difference.interval.high <= 1
     assert difference.value == pytest.approx((better - worse) / n)
+
+
+def test_more_images_differ_than_there_are_is_refused():
+    with pytest.raises(ValueError, match="30 of 20 images cannot differ"):
+        paired_shares(McNemar(10, 20, 0.1), 20)

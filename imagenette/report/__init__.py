@@ -8,18 +8,20 @@ Needs the tracking server and nothing else: neither torch, nor the data, nor the
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagenette.errors import InputError
+from imagenette.errors import InputError, RunError
 from imagenette.files import write_whole
-from imagenette.report.study import arrange, published
+from imagenette.report.study import arrange, published, unreadable
 
 if TYPE_CHECKING:
-    from imagenette.report.reader import Champion, Reader
+    from imagenette.report.reader import Reader
     from imagenette.report.sheet import Sheet
     from imagenette.tracking.outline import Outline
 
@@ -50,41 +52,58 @@ class Request:
 
 def report(request: Request, say: Callable[[str], None]) -> None:
     """Write everything into `request.out`. InputError on an unknown study; RunError if the server is dead."""
-    from imagenette.report.reader import opened  # MLflow comes with it
+    from imagenette.report.reader import open_reader  # MLflow comes with it
 
     _claim(request.out)
-    with opened(request.tracking_uri, request.experiment) as reader, reader.launched() as tell:
+    reader = open_reader(request.tracking_uri, request.experiment)
+    with reader.launched() as tell:
         names = list(dict.fromkeys(request.studies)) or reader.studies()
         if not names:
             raise InputError(
                 f"experiment {reader.experiment!r} has no study yet: `imagenette study NAME` makes one; or "
                 "name the tag `study` of runs that have no parent run"
             )
-        while True:
-            seen = [reader.state(name) for name in names] if request.watch else []
-            sheets, going = _once(reader, names, request)
-            words = [line for sheet in sheets for line in _words(sheet)]
-            for line in words:
-                say(line)
-            say(f"{request.out / 'report.html'}")
-            tell("\n".join(words))
-            if not going:
-                return
-            while seen == [reader.state(name) for name in names]:
+        sheets: list[Sheet] = []
+        seen: object = None
+        try:
+            while True:
+                try:
+                    now = [reader.state(name) for name in names] if request.watch else []
+                    if now != seen:
+                        sheets = _read(reader, names, request)
+                        seen = now
+                        going = request.watch and any(sheet.study.status == "running" for sheet in sheets)
+                        _write(reader, sheets, request, refresh=WATCH_SECONDS if going else None)
+                        words = [line for sheet in sheets for line in _words(sheet)]
+                        for line in [*words, str(request.out / "report.html")]:
+                            say(line)
+                        tell("\n".join(words))
+                        if not going:
+                            return
+                except RunError as error:
+                    if not (request.watch and sheets):
+                        raise
+                    say(f"{error}; tried again in {WATCH_SECONDS} s")
                 time.sleep(WATCH_SECONDS)
+        except KeyboardInterrupt:
+            if sheets:  # the page is not made anew any more
+                _write(reader, sheets, request, refresh=None)
+            raise
 
 
-def _once(reader: Reader, names: Sequence[str], request: Request) -> tuple[list[Sheet], bool]:
-    """Read, write and log all of it once; and whether there is more to watch."""
-    champion = reader.champion(request.model)
-    sheets = [_sheet(reader, name, request.known) for name in names]
-    going = request.watch and any(sheet.study.status == "running" for sheet in sheets)
-    sheets = _write(sheets, champion, request, refresh=WATCH_SECONDS if going else None)
-    if request.log:
-        for sheet in sheets:
-            if sheet.study.parent is not None:
-                reader.log(sheet.study.parent, request.out / sheet.folder)
-    return sheets, going
+def _read(reader: Reader, names: Sequence[str], request: Request) -> list[Sheet]:
+    """A study that was not asked for by its name and cannot be read is named in the report."""
+    from imagenette.report.sheet import lay_out
+
+    sheets = []
+    for name in names:
+        try:
+            sheets.append(_sheet(reader, name, request.known))
+        except InputError as error:
+            if request.studies:
+                raise
+            sheets.append(lay_out(unreadable(name, str(error))))
+    return sheets
 
 
 def _words(sheet: Sheet) -> list[str]:
@@ -123,29 +142,38 @@ def _sheet(reader: Reader, name: str, known: Callable[[str], Outline | None]) ->
     return lay_out(study, published(outline) if outline else None, address=address)
 
 
-def _write(
-    sheets: Sequence[Sheet], champion: Champion | None, request: Request, *, refresh: int | None
-) -> list[Sheet]:
-    """Everything into the folder; a champion of other data is left out."""
-    from imagenette.report.forms import brief, draw, markdown, page, put_into, write_study
+def _write(reader: Reader, sheets: Sequence[Sheet], request: Request, *, refresh: int | None) -> None:
+    """Everything into the folder, and each study's part under its parent run."""
+    from imagenette.report.forms import brief, markdown, page, put_into, write_study
 
+    champion = reader.champion(request.model)
     whole = []
     try:
         for sheet in sheets:
-            folder = request.out / sheet.folder
             digests = {run.data_digest for run in sheet.study.runs}
             own = champion if champion and champion.data_digest in digests else None
-            drawn = draw(sheet, own, folder / "figures")
-            write_study(drawn, folder, refresh=refresh)
+            folder = request.out / sheet.folder
+            drawn, files = write_study(sheet, own, folder, refresh=refresh)
             whole.append(drawn)
+            if request.log and sheet.study.parent is not None:
+                _log(reader, sheet.study.parent, folder, files)
         write_whole(request.out / "report.html", page(whole, refresh=refresh), fsync=False)
         inside = f"{whole[0].folder}/" if len(whole) == 1 else ""
         write_whole(request.out / "report.md", markdown(whole, figures=inside), fsync=False)
     except OSError as error:
-        raise InputError(f"out={request.out}: {error.strerror}") from None
+        raise InputError(f"out={request.out}: {error.strerror or error}") from None
     if request.readme:
         put_into(request.readme, brief(whole, _from(request.readme, request.out)))
-    return whole
+
+
+def _log(reader: Reader, run_id: str, folder: Path, files: Sequence[Path]) -> None:
+    """These files and no others: the folder may hold more."""
+    with tempfile.TemporaryDirectory(prefix="imagenette-") as temp:
+        for file in files:
+            copy = Path(temp) / file.relative_to(folder)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
+        reader.log(run_id, Path(temp))
 
 
 def _from(document: Path, out: Path) -> str | None:

@@ -4,6 +4,7 @@ study; each gives a Drawn, or None where it would show nothing."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST = 7  # arms in one figure: more cannot be told apart
-_SPLITS = {"train": Look("#0072B2", (0, (5, 1.5)), "o"), "test": Look("#D55E00", "solid", "s")}
+_SPLITS: dict[str, Any] = {"train": (0, (5, 1.5)), "test": "solid"}
 Values = npt.NDArray[np.float64]
 
 
 def baseline_curves(study: Study) -> Drawn | None:
-    """Accuracy and loss over epochs, on the training and on the test images."""
+    """Accuracy and loss over epochs, on the training and on the test images, in the arm's colour."""
     arm = study.baseline or next((arm for arm in study.arms if arm.runs), None)
     if arm is None or not any(run.curves for run in arm.runs):
         return None
@@ -34,8 +35,12 @@ def baseline_curves(study: Study) -> Drawn | None:
         "counted before each update.",
         figure=figure,
     )
+    look = looks([each.name for each in study.arms])[arm.name]
     for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        series = [_draw(axes, arm, f"{split}/{quantity}", look, split) for split, look in _SPLITS.items()]
+        series = [
+            _draw(axes, arm, f"{split}/{quantity}", replace(look, dashes=dashes), split)
+            for split, dashes in _SPLITS.items()
+        ]
         _finish(drawn, axes, series, quantity)
         _name(axes, quantity.capitalize())
     if figure.axes[0].get_legend_handles_labels()[0]:
@@ -80,7 +85,7 @@ def train_and_test_curves(study: Study) -> Drawn | None:
 
 def _chosen(study: Study, key: str) -> list[Arm]:
     """At most _MOST arms that have such curves: the baseline, and others spread over the rest."""
-    arms = [arm for arm in study.arms if any(key in run.curves for run in arm.runs)]
+    arms = [arm for arm in study.arms if len(_shared(_curves(arm, key))[0])]
     if len(arms) <= _MOST:
         return arms
     places = {round(i * (len(arms) - 1) / (_MOST - 1)) for i in range(_MOST)}
@@ -100,7 +105,7 @@ def _draw_arms(drawn: Drawn, study: Study, arms: Sequence[Arm], panels: Mapping[
 
 def _draw(axes: Axes, arm: Arm, key: str, look: Look, label: str) -> Series | None:
     """The mean over runs, and a band from the lowest to the highest."""
-    x, y = _shared([run.curves[key] for run in arm.runs if key in run.curves])
+    x, y = _shared(_curves(arm, key))
     if not len(x):
         return None
     mean, low, high = y.mean(axis=0), y.min(axis=0), y.max(axis=0)
@@ -110,6 +115,10 @@ def _draw(axes: Axes, arm: Arm, key: str, look: Look, label: str) -> Series | No
     if (high > low).any():
         axes.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
     return Series(label=label, colour=look.colour, x=x.tolist(), y=[round(v, 5) for v in mean.tolist()])
+
+
+def _curves(arm: Arm, key: str) -> list[Curve]:
+    return [run.curves[key] for run in arm.runs if key in run.curves]
 
 
 def _shared(curves: Sequence[Curve]) -> tuple[Values, Values]:
@@ -133,8 +142,9 @@ def _finish(drawn: Drawn, axes: Axes, series: Sequence[Series | None], quantity:
     else:
         axes.set_ylabel(quantity)
     found = [each for each in series if each]
-    if all(len(each.x) == 1 for each in found):
-        axes.set_xlim(0.5, 1.5)
+    epochs = {epoch for each in found for epoch in each.x}
+    if len(epochs) == 1:
+        axes.set_xlim(min(epochs) - 0.5, min(epochs) + 0.5)
     dress(axes)
     drawn.curves.append((axes, found, quantity == "accuracy"))
 

@@ -12,7 +12,7 @@ import numpy as np
 from imagenette.report.curves import baseline_curves, test_curves, train_and_test_curves
 from imagenette.report.runs import ACCURACIES, BEST, FINAL, SELECTED
 from imagenette.report.study import Arm, Study
-from imagenette.report.style import GRID, INK, Drawn, dress, legend, looks, new_figure, percent
+from imagenette.report.style import GRID, INK, Drawn, drawing, dress, legend, looks, new_figure, percent
 from imagenette.report.words import cut
 from imagenette.stats import Interval
 
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 _ARMS = 40  # arms in a figure with a line for each
 _SHAPES = {SELECTED: ("o", 0.0, "full"), FINAL: ("s", 0.2, "none"), BEST: ("^", -0.2, "none")}
+
+
+NAMES = (
+    *("accuracy", "grid", "test-curves", "train-test-curves", "baseline-curves", "cost", "optimism"),
+    "champion-confusion",
+)
+"""All there can be."""
 
 
 def draw_all(study: Study, champion: Champion | None = None) -> Iterator[Drawn]:
@@ -36,17 +43,21 @@ def draw_all(study: Study, champion: Champion | None = None) -> Iterator[Drawn]:
         cost,
         optimism,
     ]
-    for make in makers:
-        if drawn := make(study):
-            yield drawn.settle()
     if champion is not None:
-        yield confusion(champion).settle()
+        makers.append(lambda _: confusion(champion))
+    for make in makers:
+        with drawing():
+            drawn = make(study)
+            if drawn is not None:
+                drawn.settle()
+        if drawn is not None:
+            yield drawn
 
 
 def accuracy(study: Study) -> Drawn | None:
     """The three accuracies of each arm, the one that arms are compared by with its interval; the reference
     beside it where that can be compared."""
-    arms = [arm for arm in study.arms if any(arm.shares(metric) for metric in ACCURACIES)][:_ARMS]
+    arms = [arm for arm in study.ranked if any(arm.shares(metric) for metric in ACCURACIES)][:_ARMS]
     if not arms:
         return None
     figure = new_figure(6.4, 1.5 + 0.52 * len(arms))
@@ -104,7 +115,7 @@ def _draw_spread(
 
 def optimism(study: Study) -> Drawn | None:
     """What choosing the epoch on the test set adds, run by run."""
-    arms = [arm for arm in study.arms if arm.optimism][:_ARMS]
+    arms = [arm for arm in study.ranked if arm.optimism][:_ARMS]
     if not arms or study.chosen_on_test:
         return None
     figure = new_figure(6.4, 1.2 + 0.36 * len(arms))
@@ -134,7 +145,7 @@ def optimism(study: Study) -> Drawn | None:
 
 def cost(study: Study) -> Drawn | None:
     """Accuracy against the time of a run."""
-    timed = [(arm, arm.mean("seconds")) for arm in study.arms if arm.shares(study.metric)]
+    timed = [(arm, arm.mean("seconds")) for arm in study.ranked if arm.shares(study.metric)]
     known = [(arm, seconds) for arm, seconds in timed if seconds][:_ARMS]
     if len(known) < 2:
         return None
@@ -169,6 +180,9 @@ def cost(study: Study) -> Drawn | None:
     dress(axes)
     if len(known) <= 12:
         legend(figure, loc="outside right upper", title=study.knob)
+    for arm, seconds in known if len(known) > 12 else ():
+        mean = arm.estimate(study.metric).mean or 0.0
+        axes.annotate(study.short(arm), (seconds / per, mean), (4, 3), textcoords="offset points", fontsize=6)
     return drawn
 
 
@@ -178,6 +192,8 @@ def heat_map(study: Study) -> Drawn | None:
     if len(factors) != 2 or study.search:
         return None
     (down, rows), (across, columns) = factors.items()
+    if max(len(rows), len(columns)) > _ARMS:
+        return None
     grid = {
         (rows.index(arm.values[down]), columns.index(arm.values[across])): arm
         for arm in study.arms

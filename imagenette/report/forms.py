@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING
 from imagenette import __version__
 from imagenette.errors import InputError
 from imagenette.files import write_whole
-from imagenette.report.figures import draw_all
+from imagenette.report.figures import NAMES, draw_all
 from imagenette.report.sheet import Figure, Sheet
-from imagenette.report.tables import arms_frame, comparisons_frame, runs_frame
+from imagenette.report.tables import arms_frame, comparisons_frame, plain, runs_frame
 from imagenette.report.words import method
 
 if TYPE_CHECKING:
@@ -25,35 +24,47 @@ BEGIN, END = "<!-- imagenette report: begin -->", "<!-- imagenette report: end -
 """What stands between them in a document is the report's."""
 
 
-def draw(sheet: Sheet, champion: Champion | None, folder: Path) -> Sheet:
-    """The sheet with its figures, which are written into `folder`."""
-    figures = []
-    folder.mkdir(parents=True, exist_ok=True)
-    for drawn in draw_all(sheet.study, champion):
-        svg = drawn.save(folder)
-        figures.append(
-            Figure(name=drawn.name, caption=drawn.caption, svg=svg, tips=drawn.tips, panels=drawn.panels())
-        )
-    made = {figure.name for figure in figures}
-    for old in folder.glob("*"):  # of an earlier report
-        if old.suffix in (".svg", ".pdf", ".png") and old.stem not in made:
-            old.unlink()
-    return replace(sheet, figures=figures)
-
-
-def write_study(sheet: Sheet, folder: Path, *, refresh: int | None = None) -> None:
-    """report.html, report.md, and the tables as CSV and LaTeX."""
-    write_whole(folder / "report.html", page([sheet], refresh=refresh), fsync=False)
-    write_whole(folder / "report.md", markdown([sheet], figures=""), fsync=False)
+def write_study(
+    sheet: Sheet, champion: Champion | None, folder: Path, *, refresh: int | None = None
+) -> tuple[Sheet, list[Path]]:
+    """Everything of one study into a folder: report.html, report.md, tables, figures. The sheet with its
+    figures, and the files. What an earlier report left and this one has not is removed."""
     study = sheet.study
-    frames = {"arms": arms_frame(study), "runs": runs_frame(study)}
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    prefix = f"{sheet.folder}-"
+    figures = [
+        Figure(
+            name=drawn.name,
+            caption=drawn.caption,
+            svg=drawn.save(folder / "figures", prefix=prefix),
+            tips=drawn.tips,
+            panels=drawn.panels(),
+        )
+        for drawn in draw_all(study, champion)
+    ]
+    sheet = replace(sheet, figures=figures)
+    texts = {
+        "report.html": page([sheet], refresh=refresh),
+        "report.md": markdown([sheet], figures=""),
+        "arms.csv": arms_frame(study).to_csv(index=False),
+        "runs.csv": runs_frame(study).to_csv(index=False),
+    }
     if sheet.comparisons:
-        frames["comparisons"] = comparisons_frame(sheet.comparisons)
-    for name, frame in frames.items():
-        write_whole(folder / f"{name}.csv", frame.to_csv(index=False), fsync=False)
-    for table in sheet.tables:
-        name = table.name.removeprefix(f"{study.name}-")
-        write_whole(folder / f"{name}.tex", table.latex(), fsync=False)
+        texts["comparisons.csv"] = comparisons_frame(sheet.comparisons).to_csv(index=False)
+    texts |= {f"{table.name.removeprefix(f'{study.name}-')}.tex": table.latex() for table in sheet.tables}
+    for name, text in texts.items():
+        write_whole(folder / name, text, fsync=False)
+    drawn_files = {f"figures/{figure.name}.{kind}" for figure in figures for kind in ("svg", "pdf", "png")}
+    written = {*texts, *drawn_files}
+    for name in _ALL - written:
+        (folder / name).unlink(missing_ok=True)
+    return sheet, [folder / name for name in sorted(written)]
+
+
+_ALL = {
+    *(f"figures/{name}.{kind}" for name in NAMES for kind in ("svg", "pdf", "png")),
+    *(f"{name}.{kind}" for name in ("arms", "comparisons") for kind in ("csv", "tex")),
+}
 
 
 def page(sheets: Sequence[Sheet], *, refresh: int | None = None) -> str:
@@ -83,15 +94,12 @@ def markdown(sheets: Sequence[Sheet], *, figures: str | None) -> str:
     studies; None = without figures."""
     parts = []
     for sheet in sheets:
-        parts += [f"# {sheet.study.title}\n", f"`{sheet.study.name}`: {sheet.so_far}{_shared(sheet)}.\n"]
-        parts += [_bullets(sheet.verdict)]
+        parts += [f"# {plain(sheet.study.title)}\n", f"{_facts(sheet)}\n", _bullets(sheet.verdict)]
         for table in sheet.tables:
-            parts += [f"**{table.caption}**\n", table.markdown(), f"{table.note}\n"]
+            parts += [f"**{plain(table.caption)}**\n", table.markdown(), f"{plain(table.note)}\n"]
         if figures is not None:
             inside = figures if len(sheets) == 1 else f"{figures}{sheet.folder}/"
-            parts += [
-                f"![{f.caption}]({inside}figures/{f.name}.png)\n\n*{f.caption}*\n" for f in sheet.figures
-            ]
+            parts += [_picture(figure, inside) + f"\n*{plain(figure.caption)}*\n" for figure in sheet.figures]
         if sheet.study.problems:
             parts += ["## What is odd\n", _bullets(sheet.study.problems)]
         if sheet.missing:
@@ -106,12 +114,10 @@ def brief(sheets: Sequence[Sheet], figures: str | None) -> str:
     """The results alone, for a README: what is real, every arm, what is odd."""
     parts = []
     for sheet in sheets:
-        parts += [f"### {sheet.study.title}\n", f"`{sheet.study.name}`: {sheet.so_far}{_shared(sheet)}.\n"]
-        parts += [_bullets(sheet.verdict)]
-        parts += [f"{table.markdown()}\n{table.note}\n" for table in sheet.tables[:1]]
-        if figures is not None and sheet.figures:
-            first = sheet.figures[0]
-            parts.append(f"![{first.caption}]({figures}{sheet.folder}/figures/{first.name}.png)\n")
+        parts += [f"### {plain(sheet.study.title)}\n", f"{_facts(sheet)}\n", _bullets(sheet.verdict)]
+        parts += [f"{table.markdown()}\n{plain(table.note)}\n" for table in sheet.tables[:1]]
+        if figures is not None:
+            parts += [_picture(figure, f"{figures}{sheet.folder}/") for figure in sheet.figures[:1]]
         if sheet.study.problems:
             parts += ["What is odd:\n", _bullets(sheet.study.problems)]
         if sheet.missing:
@@ -134,16 +140,16 @@ def put_into(document: Path, text: str) -> None:
 
 
 def _bullets(sentences: Sequence[str]) -> str:
-    return "".join(f"- {_plain(sentence)}\n" for sentence in sentences)
+    return "".join(f"- {plain(sentence)}\n" for sentence in sentences)
 
 
-def _plain(text: str) -> str:
-    """No line breaks, and nothing that Markdown would take for markup."""
-    return re.sub(r"([*<>`|\[\]])", r"\\\1", " ".join(text.split()))
+def _facts(sheet: Sheet) -> str:
+    facts = "".join(f"; {what}: {value}" for what, value in sheet.provenance.items())
+    return plain(f"{sheet.study.name}: {sheet.so_far}{facts}.")
 
 
-def _shared(sheet: Sheet) -> str:
-    return "".join(f"; {what}: {value}" for what, value in sheet.provenance.items())
+def _picture(figure: Figure, folder: str) -> str:
+    return f"![{plain(figure.caption).replace(']', ')')}]({folder}figures/{figure.name}.png)\n"
 
 
 def _made() -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
-import math
 import os
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imagenette.errors import InputError, hide_secrets
-from imagenette.report.runs import BEST, CURVES, FINAL, SELECTED, Answers, Curve, TrackedRun
-from imagenette.tracking.client import check_alive, connect, one_line, pages, quoted, resolve_uri
+from imagenette.report.runs import CURVES, FINAL, OBJECTIVES, SELECTED, Answers, Curve, TrackedRun, number
+from imagenette.tracking.client import check_alive, connect, first_line, one_line, pages, quoted, resolve_uri
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.fitness import unfinished
 from imagenette.tracking.launcher import launched
@@ -76,7 +76,7 @@ class Champion:
 
 
 class Reader:
-    """A tracking server's studies, in one experiment."""
+    """A tracking server's studies, in one experiment. Where the server fails, a RunError of one line."""
 
     def __init__(self, client: MlflowClient, experiment: str, experiment_id: str) -> None:
         self._client, self.experiment, self._id = client, experiment, experiment_id
@@ -88,16 +88,37 @@ class Reader:
 
     def studies(self) -> list[str]:
         """Names of all studies with a parent run, the newest first."""
-        found = (run.data.tags.get("study", "") for run in self._search("tags.role = 'study'", newest=True))
-        return list(dict.fromkeys(name for name in found if name))
+        with one_line(self.uri):
+            runs = self._search("tags.role = 'study'", newest=True)
+            return list(dict.fromkeys(name for run in runs if (name := run.data.tags.get("study"))))
 
     def state(self, study: str) -> tuple[Any, ...]:
-        """Something that changes whenever a report of the study would: cheap to ask for again and again."""
-        runs = self._search(f"tags.study = {quoted(study)}")
-        return tuple((r.info.run_id, r.info.status, r.data.tags.get("status")) for r in runs)
+        """Something that changes whenever a run of the study comes or ends: cheap to ask for again and
+        again."""
+        with one_line(self.uri):
+            runs = self._search(f"tags.study = {quoted(study)}")
+            return tuple((r.info.run_id, r.info.status, r.data.tags.get("status")) for r in runs)
 
     def study(self, name: str) -> Tracked:
         """All of a study. InputError if the server knows no run of that name."""
+        with one_line(self.uri):
+            return self._study(name)
+
+    def champion(self, name: str) -> Champion | None:
+        """The registered model's champion; None if there is none, or its predictions are gone."""
+        with one_line(self.uri):
+            return self._champion(name)
+
+    def log(self, run_id: str, folder: Path) -> None:
+        """Show a report under a run, at `report/`, over what an earlier one left there."""
+        with one_line(self.uri):
+            self._client.log_artifacts(run_id, str(folder), "report")
+
+    def launched(self) -> AbstractContextManager[Callable[[str], None]]:
+        """For what a report came to, in the run of `mlflow run -e report`."""
+        return launched(self._client, "report")
+
+    def _study(self, name: str) -> Tracked:
         parents, children = [], []
         for run in self._search(f"tags.study = {quoted(name)}"):
             role = run.data.tags.get("role")
@@ -130,15 +151,15 @@ class Reader:
             runs=tuple(runs),
         )
 
-    def champion(self, name: str) -> Champion | None:
-        """The registered model's champion; None if there is none, or its predictions are gone."""
+    def _champion(self, name: str) -> Champion | None:
         from mlflow.exceptions import MlflowException
 
         try:
             version = self._client.get_model_version_by_alias(name, "champion")
         except MlflowException:
             return None
-        run = get_run(self._client, version.run_id or version.tags.get("run_id", ""))
+        run_id = version.run_id or version.tags.get("run_id")
+        run = get_run(self._client, run_id) if run_id else None
         if run is None:
             return None
         try:
@@ -159,14 +180,6 @@ class Reader:
             counts=counts,
         )
 
-    def launched(self) -> AbstractContextManager[Callable[[str], None]]:
-        """For what a report came to, in the run of `mlflow run -e report`."""
-        return launched(self._client, "report")
-
-    def log(self, run_id: str, folder: Path) -> None:
-        """Show a report under a run, at `report/`, over what an earlier one left there."""
-        self._client.log_artifacts(run_id, str(folder), "report")
-
     def _search(self, query: str, *, newest: bool = False) -> Iterator[Run]:
         order = ["attributes.start_time DESC" if newest else "attributes.start_time ASC"]
         yield from pages(
@@ -181,75 +194,97 @@ class Reader:
         problem = "no parent run, so nothing says what was planned"
         for parent in parents:
             try:
-                with fetched(self._client, f"{parent.info.artifact_uri}/study/{OUTLINE}") as path:
-                    return Outline.read(path.read_text("utf-8")), ""
-            except (InputError, UnicodeError) as error:
+                return Outline.read(self._text(f"{parent.info.artifact_uri}/study", OUTLINE)), ""
+            except InputError as error:
                 problem = f"parent run {parent.info.run_id}: {error}"
         return None, problem
 
     def _whole(self, run: TrackedRun) -> TrackedRun:
-        """The run with its curves and answers; of a finished run they are read once."""
+        """The run with its curves and answers; what was read whole of a finished run is read once."""
         if run.run_id in self._read:
             return self._read[run.run_id]
-        artifacts = run.tags["artifacts"]
-        if run.tags.get("role") == "reused":  # its figures are those of the run that it stands for
-            source = get_run(self._client, run.tags.get("reused_run", ""))
-            if source is None or source.info.lifecycle_stage != "active":
-                return replace(run, state="the run that it was taken from is deleted")
-            told = _brief(source)
-            artifacts = told.tags["artifacts"]
-            tags = {**told.tags, "reused_run": source.info.run_id}
-            run = replace(told, run_id=run.run_id, name=run.name, arm=run.arm, seed=run.seed, tags=tags)
-        if not run.finished:
-            return run
-        run = replace(run, **self._history(run, artifacts))
+        source = self._stood_for(run)
+        if not source.finished:
+            return source
+        artifacts = source.tags["artifacts"]
+        read = self._history(source, artifacts)
         try:
             answers = _answers(self._csv(artifacts, "predictions.csv"))
-            run = replace(run, answers=answers, test_images=len(next(iter(answers.right.values()))))
+            read |= {"answers": answers, "test_images": len(next(iter(answers.right.values())))}
         except InputError as error:
-            run = replace(run, lacking=f"has no stored predictions ({error})")
-        self._read[run.run_id] = run
-        return run
+            read["flaws"] = (*read["flaws"], f"has no stored predictions ({error})")
+        whole = replace(source, **read)
+        if not whole.flaws:
+            self._read[run.run_id] = whole
+        return whole
+
+    def _stood_for(self, run: TrackedRun) -> TrackedRun:
+        """The run itself; with the figures of the one that it was taken from, however often that was."""
+        passed = {run.run_id}
+        told, source_id = run, run.run_id
+        while told.finished and told.tags.get("role") == "reused":
+            source_id = told.tags.get("reused_run", "")
+            source = get_run(self._client, source_id) if source_id and source_id not in passed else None
+            if source is None or source.info.lifecycle_stage != "active":
+                return replace(run, state="the run that it was taken from is deleted")
+            passed.add(source_id)
+            told = _brief(source)
+        if told is run:
+            return run
+        tags = {**told.tags, "reused_run": source_id}
+        return replace(told, run_id=run.run_id, name=run.name, arm=run.arm, seed=run.seed, tags=tags)
 
     def _history(self, run: TrackedRun, artifacts: str) -> dict[str, Any]:
         """From the file that training leaves; else, slower, from the server's own records."""
+        keys = (*CURVES, "speed/epoch_seconds", "speed/images_per_second")
         try:
             rows = self._csv(artifacts, "history.csv")
-            curves = {key: _curve((row.get("epoch"), row.get(key)) for row in rows) for key in CURVES}
-            seconds = _curve((row.get("epoch"), row.get("speed/epoch_seconds")) for row in rows)[1]
-            speed = _curve((row.get("epoch"), row.get("speed/images_per_second")) for row in rows)[1]
+            found = {key: _curve((row.get("epoch"), row.get(key)) for row in rows) for key in keys}
         except InputError:
             run_id = run.tags.get("reused_run", run.run_id)
-            curves = {key: self._metric(run_id, key) for key in CURVES}
-            seconds = self._metric(run_id, "speed/epoch_seconds")[1]
-            speed = self._metric(run_id, "speed/images_per_second")[1]
-        found: dict[str, Any] = {"curves": {key: curve for key, curve in curves.items() if len(curve[0])}}
-        if len(seconds):
-            found["seconds"] = float(seconds.sum())
-        if len(speed):
-            found["images_per_second"] = statistics.median(speed.tolist())
-        return found
+            found = {key: self._metric(run_id, key) for key in keys}
+        curves = {key: found[key] for key in CURVES if len(found[key][0])}
+        seconds, speed = (found[key][1] for key in keys[-2:])
+        planned = number(run.params.get("epochs"))
+        epochs = max((x[-1] for x, _ in curves.values()), default=0)
+        cut_off = planned is not None and 0 < epochs < planned
+        whole = len(seconds) > 0 and (planned is None or len(seconds) >= planned)
+        return {
+            "curves": curves,
+            "seconds": float(seconds.sum()) if whole else None,
+            "images_per_second": statistics.median(speed.tolist()) if len(speed) else run.images_per_second,
+            "flaws": (f"has curves up to epoch {epochs:g} of {planned:g}",) if cut_off else (),
+        }
 
     def _metric(self, run_id: str, key: str) -> Curve:
-        points = self._client.get_metric_history(run_id, key)
-        return _curve((point.step, point.value) for point in sorted(points, key=lambda p: p.step))
+        return _curve((point.step, point.value) for point in self._client.get_metric_history(run_id, key))
 
     def _csv(self, artifacts: str, name: str) -> list[dict[str, str]]:
         """A table of a run. InputError if it is missing or no table."""
-        with fetched(self._client, f"{artifacts}/{name}") as path:
-            try:
-                with path.open(newline="", encoding="utf-8") as file:
-                    rows = list(csv.DictReader(file, strict=True))
-            except (OSError, UnicodeError, csv.Error) as error:
-                raise InputError(f"{name}: {error}") from None
+        try:
+            rows = list(csv.DictReader(io.StringIO(self._text(artifacts, name)), strict=True))
+        except csv.Error as error:
+            raise InputError(f"{name}: {error}") from None
         if not rows:
             raise InputError(f"{name} is empty")
         return rows
 
+    def _text(self, artifacts: str, name: str) -> str:
+        """A file of a run. InputError if it cannot be had, unless it is the server that fails."""
+        from mlflow.exceptions import MlflowException
+        from requests import RequestException
 
-@contextmanager
-def opened(tracking_uri: str | None, experiment: str | None) -> Iterator[Reader]:
-    """A reader; any failure of the server inside is a RunError of one line. InputError without experiment.
+        try:
+            with fetched(self._client, f"{artifacts}/{name}") as path:
+                return path.read_text("utf-8")
+        except (InputError, RequestException, MlflowException):
+            raise
+        except Exception as error:  # a folder of that name, no text, a store whose library is not installed
+            raise InputError(f"{name} cannot be read: {first_line(error)}") from None
+
+
+def open_reader(tracking_uri: str | None, experiment: str | None) -> Reader:
+    """InputError without the experiment; RunError, within seconds, without the server.
 
     experiment: a name; None = the one that `mlflow run` says, else imagenette.
     """
@@ -260,32 +295,30 @@ def opened(tracking_uri: str | None, experiment: str | None) -> Iterator[Reader]
         told = None if experiment else os.environ.get("MLFLOW_EXPERIMENT_ID")
         name = experiment or "imagenette"
         found = client.get_experiment(told) if told else client.get_experiment_by_name(name)
-        if found is None:
-            raise InputError(f"experiment {name!r} is not on {hide_secrets(uri)}")
-        yield Reader(client, found.name, found.experiment_id)
+        if found is None or found.lifecycle_stage != "active":
+            there = "deleted" if found else "not"
+            raise InputError(f"experiment {name!r} is {there} on {hide_secrets(uri)}")
+        return Reader(client, found.name, found.experiment_id)
 
 
 def _brief(run: Run) -> TrackedRun:
     """What the list of runs tells of one."""
     tags, metrics = run.data.tags, run.data.metrics
-    why = unfinished(run) if tags.get("role") != "reused" else None
     word = tags.get("status") or run.info.status.lower()
+    why = unfinished(run)
+    if tags.get("role") == "reused":  # the run that it stands for has to be finished
+        why = None if word == "finished" else word
     reason = f": {tags['reason']}" if tags.get("reason") else ""
-    seconds = None
-    if run.info.end_time and run.info.start_time:
-        seconds = (run.info.end_time - run.info.start_time) / 1000
     return TrackedRun(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,
         arm=tags.get("arm", ""),
         seed=_whole_number(tags.get("seed", run.data.params.get("seed"))),
-        started=run.info.start_time or 0,
         state="finished" if why is None else f"{word}{reason}" if word != "finished" else why,
         params=dict(run.data.params),
         tags=dict(tags) | {"artifacts": run.info.artifact_uri},
-        claims={name: metrics[name] for name in (SELECTED, FINAL, BEST) if name in metrics},
+        claims={name: metrics[name] for name in OBJECTIVES if name in metrics},
         test_images=_test_images(run),
-        seconds=seconds,
         images_per_second=metrics.get("speed/images_per_second"),
     )
 
@@ -317,21 +350,14 @@ def _answers(rows: Sequence[Mapping[str, str]]) -> Answers:
 
 
 def _curve(points: Iterable[tuple[Any, Any]]) -> Curve:
-    """Points that are numbers, a later one of the same epoch in place of the earlier."""
+    """Points that are numbers, by epoch; a later one of the same epoch in place of the earlier."""
     kept: dict[float, float] = {}
-    for epoch, value in points:
-        step, number = _number(epoch), _number(value)
-        if step is not None and number is not None:
-            kept[step] = number
-    return np.array(list(kept)), np.array(list(kept.values()))
-
-
-def _number(text: Any) -> float | None:
-    try:
-        number = float(text)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and abs(number) < 1e300 else None  # MLflow has 1.8e308 for inf
+    for epoch, text in points:
+        step, value = number(epoch), number(text)
+        if step is not None and value is not None:
+            kept[step] = value
+    epochs = sorted(kept)
+    return np.array(epochs), np.array([kept[epoch] for epoch in epochs])
 
 
 def _whole_number(text: str | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,9 +16,15 @@ ACCURACIES = {
     BEST: "test, best epoch",
 }
 """The three accuracies, kept apart: which images, which epoch."""
+OBJECTIVES = {
+    "selected/holdout_accuracy": "holdout, selected epoch",
+    "final/holdout_accuracy": "holdout, last epoch",
+    **ACCURACIES,
+}
+"""What a study may maximize."""
 CURVES = ("train/accuracy", "test/accuracy", "train/loss", "test/loss")
 Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
-"""Epochs and values, both [n]; no value is NaN."""
+"""Epochs and values, both [n], by epoch; no value is NaN."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,8 +45,6 @@ class TrackedRun:
     name: str
     arm: str
     seed: int | None
-    started: int = 0
-    """Milliseconds since 1970."""
     state: str = "finished"
     """`finished`; else how it stands: `running`, `failed: loss not finite at epoch 3`, ..."""
     params: Mapping[str, str] = field(default_factory=dict)
@@ -48,14 +53,14 @@ class TrackedRun:
     """Accuracies as they were logged, sound or not."""
     test_images: int | None = None
     seconds: float | None = None
-    """Of training and evaluation, summed over the epochs."""
+    """Of training and evaluation, summed over all epochs."""
     images_per_second: float | None = None
     """Median over the epochs."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
     """Those of CURVES that it has."""
     answers: Answers | None = None
-    lacking: str = ""
-    """Why there are no answers."""
+    flaws: tuple[str, ...] = ()
+    """What could not be read of it, in words that follow its name."""
 
     @property
     def finished(self) -> bool:
@@ -70,25 +75,6 @@ class TrackedRun:
         value = self.claims.get(metric)
         return value if value is not None and 0 <= value <= 1 else None
 
-    def complaints(self) -> list[str]:
-        """What is wrong with its figures, in words that follow its name."""
-        wrong = []
-        for metric in ACCURACIES:
-            value = self.claims.get(metric)
-            if value is None:
-                wrong.append(f"has no {metric}")
-            elif self.share(metric) is None:
-                said = "inf" if abs(value) >= 1e300 else f"{value:.4g}"  # MLflow has 1.8e308 for inf
-                wrong.append(f"claims {metric}={said}, which is no share in [0, 1]")
-        if self.answers is None:
-            wrong.append(self.lacking or "has no stored predictions")
-        else:
-            for metric, right in self.answers.right.items():
-                value = self.share(metric)
-                if value is not None and abs(value - right.mean()) > 1e-6:
-                    wrong.append(f"claims {metric}={value:.4f}, its predictions say {right.mean():.4f}")
-        return wrong
-
     def right(self, metric: str) -> npt.NDArray[np.bool_] | None:
         """[n] whether it has each test image right, where its predictions bear out the accuracy."""
         right = self.answers.right.get(metric) if self.answers else None
@@ -96,3 +82,27 @@ class TrackedRun:
         return (
             right if right is not None and share is not None and abs(share - right.mean()) <= 1e-6 else None
         )
+
+    def complaints(self) -> list[str]:
+        """What is wrong with it, in words that follow its name."""
+        wrong = list(self.flaws)
+        for metric in ACCURACIES:
+            value = self.claims.get(metric)
+            if value is None:
+                wrong.append(f"has no {metric}")
+            elif self.share(metric) is None:
+                said = "inf" if abs(value) >= 1e300 else f"{value:.4g}"  # MLflow has 1.8e308 for inf
+                wrong.append(f"claims {metric}={said}, which is no share in [0, 1]")
+            elif self.answers and metric in self.answers.right and self.right(metric) is None:
+                said = f"{self.answers.right[metric].mean():.4f}"
+                wrong.append(f"claims {metric}={value:.4f}, its predictions say {said}")
+        return wrong
+
+
+def number(text: object) -> float | None:
+    """None of what is no finite number."""
+    try:
+        value = float(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) and abs(value) < 1e300 else None

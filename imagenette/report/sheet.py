@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 
@@ -42,15 +43,18 @@ class Sheet:
 
     @property
     def folder(self) -> str:
-        """A name for its files."""
-        return re.sub(r"[^\w.-]", "_", self.study.name).lstrip(".") or "study"
+        """A name for its files, no other study's; also of its part of a page."""
+        name = self.study.name
+        kept = re.sub(r"[^A-Za-z0-9_-]", "-", name)
+        return kept if kept == name else f"{kept[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
     @property
     def so_far(self) -> str:
         """How much of the study there is."""
         study = self.study
         done = len(study.runs)
-        runs = f"{done} of {study.planned} runs finished" if study.planned > done else f"{done} runs finished"
+        planned = f" of {study.planned}" * (study.planned > done)
+        runs = f"{done}{planned} run{'s' * (f'{done}{planned}' != '1')} finished"
         return f"{runs}; the study is {study.status}" if study.status not in ("", "finished") else runs
 
     @property

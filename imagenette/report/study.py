@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from imagenette.config import KNOBS, OPERATIONAL, canonical
-from imagenette.report.runs import ACCURACIES, BEST, SELECTED, TrackedRun
+from imagenette.report.runs import ACCURACIES, BEST, SELECTED, TrackedRun, number
 from imagenette.stats import Interval, t_interval, wilson
 from imagenette.tracking.outline import Outline, Value
 
 _SAME_CONDITIONS = {*OPERATIONAL, "data", "precision", "holdout"}
 """Overrides that leave published numbers comparable."""
-_MOST = 8
-"""Of one kind of problem, as many are spelled out."""
+_MOST, _MOST_OF_ALL = 8, 60
+"""Of one kind of problem, and of all, as many are spelled out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +50,28 @@ class Arm:
     def shares(self, metric: str) -> list[float]:
         return [share for run in self.runs if (share := run.share(metric)) is not None]
 
+    @property
+    def step(self) -> float:
+        """The share of one test image; 0 where their number is not known."""
+        return 1 / max((run.test_images for run in self.runs if run.test_images), default=math.inf)
+
     def estimate(self, metric: str) -> Estimate:
         shares = self.shares(metric)
         if len(shares) > 1:
+            found = t_interval(shares, step=self.step)
+            interval = Interval(max(0.0, found.low), min(1.0, found.high))
             sd = statistics.stdev(shares)
-            return Estimate(n=len(shares), mean=statistics.fmean(shares), sd=sd, interval=t_interval(shares))
+            return Estimate(n=len(shares), mean=statistics.fmean(shares), sd=sd, interval=interval)
         if not shares:
             return Estimate(n=0)
         images = next(run.test_images for run in self.runs if run.share(metric) is not None)
-        interval = wilson(round(shares[0] * images), images) if images else None
-        return Estimate(n=1, mean=shares[0], interval=interval)
+        known = wilson(round(shares[0] * images), images) if images and "/test_" in metric else None
+        return Estimate(n=1, mean=shares[0], interval=known)
 
     def mean(self, what: str) -> float | None:
         """Over the runs that know it: `seconds`, `images_per_second`, or a number in a tag."""
-        found = [_number(getattr(run, what, run.tags.get(what))) for run in self.runs]
-        known = [number for number in found if number is not None]
+        found = [number(getattr(run, what, run.tags.get(what))) for run in self.runs]
+        known = [value for value in found if value is not None]
         return statistics.fmean(known) if known else None
 
     @property
@@ -81,7 +88,7 @@ class Study:
     name: str
     title: str
     arms: tuple[Arm, ...]
-    """In the study's order; of a search the best trial first."""
+    """In the study's order."""
     baseline: Arm | None
     search: bool = False
     objective: str = ""
@@ -115,6 +122,14 @@ class Study:
         return any(run.tags.get("selection") == "test" for run in self.runs)
 
     @property
+    def ranked(self) -> list[Arm]:
+        """The arms as they are listed: of a search the best by its objective first, else in their order."""
+        if not self.search:
+            return list(self.arms)
+        means = {arm.name: arm.estimate(self.objective or SELECTED).mean for arm in self.arms}
+        return sorted(self.arms, key=lambda arm: (means[arm.name] is None, -(means[arm.name] or 0.0)))
+
+    @property
     def knob(self) -> str | None:
         """What varies, where it is one knob."""
         knobs = list(self.factors())
@@ -122,7 +137,8 @@ class Study:
 
     def short(self, arm: Arm) -> str:
         """An arm's name where `knob` stands beside it already."""
-        return str(arm.values[self.knob]) if self.knob and self.knob in arm.values else arm.name
+        name = str(arm.values[self.knob]) if self.knob and self.knob in arm.values else arm.name
+        return f" {name}" if name.startswith("_") else name  # matplotlib leaves such names out of legends
 
     def factors(self) -> dict[str, list[Value]]:
         """Knob -> its values in order, of what varies."""
@@ -142,16 +158,18 @@ def arrange(
 ) -> Study:
     """The study from its runs, the oldest first, and from what was planned where that is known."""
     said = list(problems)
-    usable = _on_one_data_set(_planned_arms_only(runs, outline, said), said)
+    references = _sound_references(outline, said)
+    planned = _planned_arms_only(runs, outline, said)
+    usable = _on_one_data_set(planned, said)
     kept = _one_for_each_cell(usable, said)
-    arms = _arms(outline, usable, kept)
+    arms = _arms(outline, references, planned, usable, kept)
+    _complain(arms, outline, said)
     search = outline is not None and not outline.arms
-    if search:
-        arms.sort(key=lambda arm: -(arm.estimate(SELECTED).mean or -1))
-    _complain(arms, said)
-    baseline = _baseline(outline, arms, said, search=search)
+    baseline = None if search else _baseline(outline, arms, said)
     if not kept:
         said.insert(0, "No finished run yet." if runs else "The study is empty: it has no run at all.")
+    said = list(dict.fromkeys(said))
+    more = [f"And {len(said) - _MOST_OF_ALL} more oddities."] if len(said) > _MOST_OF_ALL else []
     return Study(
         name=name,
         title=outline.title if outline else name,
@@ -159,14 +177,19 @@ def arrange(
         baseline=baseline,
         search=search,
         objective=outline.objective if outline else "",
-        problems=tuple(dict.fromkeys(said)),
+        problems=(*said[:_MOST_OF_ALL], *more),
         reference_source=outline.reference_source if outline else None,
         other_conditions=_other_conditions(outline),
-        metric=_metric(arms),
+        metric=_metric(arms, baseline),
         status=status,
         parent=parent,
         experiment_id=experiment_id,
     )
+
+
+def unreadable(name: str, why: str) -> Study:
+    """A study of which nothing could be read."""
+    return Study(name=name, title=name, arms=(), baseline=None, problems=(why,))
 
 
 def published(outline: Outline) -> Study | None:
@@ -187,7 +210,7 @@ def published(outline: Outline) -> Study | None:
             ),
         )
         for arm, values in outline.arms.items()
-        if BEST in outline.references.get(arm, {})
+        if 0 <= outline.references.get(arm, {}).get(BEST, math.nan) <= 1
     ]
     if len(arms) < 2 or not outline.reference_images:
         return None
@@ -242,9 +265,9 @@ def _one_for_each_cell(
         if run.finished and kept.setdefault((run.arm, run.seed), run) is not run:
             twins.append(run)
     for run in _first(twins, said, "more runs are second ones of their cell and are left out"):
-        first = kept[run.arm, run.seed]
+        first = kept[run.arm, run.seed].run_id
         said.append(
-            f"Two runs for {run.arm or 'no arm'}, seed {run.seed}: {first.run_id} came first and counts, "
+            f"Two runs for {run.arm or 'no arm'}, {_seed(run.seed)}: {first} came first and counts, "
             f"{run.run_id} does not."
         )
     return kept
@@ -252,33 +275,51 @@ def _one_for_each_cell(
 
 def _arms(
     outline: Outline | None,
-    runs: Sequence[TrackedRun],
+    references: Mapping[str, Mapping[str, float]],
+    planned: Sequence[TrackedRun],
+    usable: Sequence[TrackedRun],
     kept: Mapping[tuple[str, int | None], TrackedRun],
 ) -> list[Arm]:
-    planned = outline.arms if outline and outline.arms else {run.arm: _values(run.arm) for run in runs}
+    """planned: runs of planned arms; usable: those of them on the data that counts."""
+    values = outline.arms if outline and outline.arms else {run.arm: _values(run.arm) for run in usable}
     by_arm: dict[str, list[TrackedRun]] = {}
     for run in kept.values():
         by_arm.setdefault(run.arm, []).append(run)
-    unfinished: dict[tuple[str, int | None], str] = {
-        (run.arm, run.seed): run.state for run in runs if not run.finished
-    }
+    states = {(run.arm, run.seed): "its run is on other data" for run in planned}
+    states |= {(run.arm, run.seed): run.state for run in usable if not run.finished}
     arms = []
-    for arm, values in planned.items():
+    for arm, own in values.items():
         if outline and outline.arms:
             seeds: Iterable[int | None] = outline.seeds
         else:
-            seeds = dict.fromkeys(run.seed for run in runs if run.arm == arm)
-        missing = [(s, unfinished.get((arm, s), "no run")) for s in seeds if (arm, s) not in kept]
+            seeds = dict.fromkeys(run.seed for run in usable if run.arm == arm)
+        missing = [(seed, states.get((arm, seed), "no run")) for seed in seeds if (arm, seed) not in kept]
         arms.append(
             Arm(
                 name=arm or "(no arm)",
-                values=values,
+                values=own,
                 runs=tuple(sorted(by_arm.get(arm, ()), key=lambda r: math.inf if r.seed is None else r.seed)),
-                missing=tuple(f"seed {seed}: {state}" for seed, state in missing),
-                reference=outline.references.get(arm, {}) if outline else {},
+                missing=tuple(f"{_seed(seed)}: {state}" for seed, state in missing),
+                reference=references.get(arm, {}),
             )
         )
     return arms
+
+
+def _sound_references(outline: Outline | None, said: list[str]) -> dict[str, dict[str, float]]:
+    """Published figures that can be: accuracies are shares."""
+    sound: dict[str, dict[str, float]] = {}
+    for arm, figures in outline.references.items() if outline else ():
+        for name, value in figures.items():
+            if math.isfinite(value) and (0 <= value <= 1 or "accuracy" not in name):
+                sound.setdefault(arm, {})[name] = value
+            else:
+                said.append(f"The reference of {arm}, {name}={value:g}, is no share in [0, 1]: left out.")
+    return sound
+
+
+def _seed(seed: int | None) -> str:
+    return "without a seed" if seed is None else f"seed {seed}"
 
 
 def _values(arm: str) -> dict[str, Value]:
@@ -288,13 +329,14 @@ def _values(arm: str) -> dict[str, Value]:
         knob, equals, text = word.partition("=")
         if not equals or knob not in KNOBS:
             return {}
-        number = _number(text)
-        values[knob] = text if number is None else number
+        value = number(text)
+        whole = text.lstrip("-").isdecimal()
+        values[knob] = text if value is None else int(text) if whole else value
     return values
 
 
-def _baseline(outline: Outline | None, arms: Sequence[Arm], said: list[str], *, search: bool) -> Arm | None:
-    if search or len(arms) < 2:
+def _baseline(outline: Outline | None, arms: Sequence[Arm], said: list[str]) -> Arm | None:
+    if len(arms) < 2:
         return None
     named = next((arm for arm in arms if outline and arm.name == outline.baseline), None)
     if named is not None and named.runs:
@@ -306,9 +348,12 @@ def _baseline(outline: Outline | None, arms: Sequence[Arm], said: list[str], *, 
     return first
 
 
-def _metric(arms: Sequence[Arm]) -> str:
-    """The selected epoch's accuracy, if any run has it; else the first that one has."""
-    return next((m for m in ACCURACIES if any(arm.shares(m) for arm in arms)), SELECTED)
+def _metric(arms: Sequence[Arm], baseline: Arm | None) -> str:
+    """The first accuracy, in the order of their honesty, that the baseline and another arm have; else that
+    any arm has."""
+    known = {metric: [arm for arm in arms if arm.shares(metric)] for metric in ACCURACIES}
+    shared = [metric for metric, having in known.items() if baseline in having and len(having) > 1]
+    return next(iter(shared), next((metric for metric, having in known.items() if having), SELECTED))
 
 
 def _other_conditions(outline: Outline | None) -> str:
@@ -324,7 +369,7 @@ def _other_conditions(outline: Outline | None) -> str:
 # -- what is odd ---------------------------------------------------------------------------------------
 
 
-def _complain(arms: Sequence[Arm], said: list[str]) -> None:
+def _complain(arms: Sequence[Arm], outline: Outline | None, said: list[str]) -> None:
     complaints: dict[str, list[str]] = {}
     for run in (run for arm in arms for run in arm.runs):
         for wrong in run.complaints():
@@ -332,6 +377,15 @@ def _complain(arms: Sequence[Arm], said: list[str]) -> None:
     for wrong, names in complaints.items():
         more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
         said.append(f"{', '.join(names[:_MOST])}{more}: {wrong}.")
+    planned = outline.seeds if outline and outline.arms else ()
+    for arm in arms if planned else ():
+        unplanned = [str(run.seed) for run in arm.runs if run.seed is not None and run.seed not in planned]
+        if unplanned:
+            said.append(
+                f"{arm.name} has runs of seeds that are not planned, which count: "
+                f"{', '.join(unplanned[:_MOST])}. Adding seeds until a difference shows would find one where "
+                "there is none."
+            )
     for arm in arms:
         if differing := _differing_knobs(arm):
             said.append(f"The runs of {arm.name} differ in more than their seed: {', '.join(differing)}.")
@@ -363,12 +417,12 @@ def _differing_knobs(arm: Arm) -> list[str]:
 
 def _canonical(text: str) -> str:
     """`5e-4` and `0.0005` are one value: under `mlflow run` a param is as it was typed."""
-    number = _number(text)
-    return text if number is None else f"{number:g}"
+    value = number(text)
+    return text if value is None else f"{value:g}"
 
 
 def _called(run: TrackedRun) -> str:
-    return f"run {run.run_id} ({run.arm or run.name}, seed {run.seed})"
+    return f"run {run.run_id} ({run.arm or run.name}, {_seed(run.seed)})"
 
 
 def _first(runs: Sequence[TrackedRun], said: list[str], words: str) -> Sequence[TrackedRun]:
@@ -376,11 +430,3 @@ def _first(runs: Sequence[TrackedRun], said: list[str], words: str) -> Sequence[
     if len(runs) > _MOST:
         said.append(f"{len(runs) - _MOST} {words}.")
     return runs[:_MOST]
-
-
-def _number(text: object) -> float | None:
-    try:
-        number = float(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,7 +43,7 @@ def looks(arms: Sequence[str]) -> dict[str, Look]:
         from matplotlib import colormaps
         from matplotlib.colors import to_hex
 
-        colours = [to_hex(colormaps["viridis"](0.15 + 0.75 * i / (len(arms) - 1))) for i in range(len(arms))]
+        colours = [to_hex(colormaps["viridis"](0.25 + 0.5 * i / (len(arms) - 1))) for i in range(len(arms))]
     return {
         arm: Look(colours[i], _DASHES[i % len(_DASHES)], _MARKERS[i % len(_MARKERS)])
         for i, arm in enumerate(arms)
@@ -103,18 +105,34 @@ class Drawn:
             found.append(Panel(box=corner, span=(low, high), series=series, percent=percent))
         return found
 
-    def save(self, folder: Path) -> str:
-        """Write NAME.svg, NAME.pdf and NAME.png; the SVG as a page has it inside."""
-        from matplotlib import rc_context
+    def save(self, folder: Path, *, prefix: str = "") -> str:
+        """Write NAME.svg, NAME.pdf and NAME.png into a folder; the SVG as a page has it inside.
 
+        prefix: of the page's ids, where it shows figures of the same name of several studies.
+        """
         text = io.StringIO()
-        with rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name, "svg.id": None}):
+        with drawing():
             self.figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-        (folder / f"{self.name}.svg").write_text(text.getvalue(), encoding="utf-8")
-        with rc_context({"pdf.fonttype": 42}):
             self.figure.savefig(folder / f"{self.name}.pdf", metadata={"CreationDate": None})
-        self.figure.savefig(folder / f"{self.name}.png", dpi=144)
-        return inline(text.getvalue(), self.name, self.tips)
+            self.figure.savefig(folder / f"{self.name}.png", dpi=144)
+        (folder / f"{self.name}.svg").write_text(text.getvalue(), encoding="utf-8")
+        return inline(text.getvalue(), f"{prefix}{self.name}", self.tips)
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Inside, names are drawn as they are ($ is no mathematics), and the same figure gives the same bytes."""
+    from matplotlib import rc_context
+
+    settings: dict[Any, Any] = {
+        "text.parse_math": False,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "imagenette",
+        "pdf.fonttype": 42,
+    }
+    with rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a browser has it
+        yield
 
 
 def inline(svg: str, name: str, tips: Mapping[str, str]) -> str:

@@ -3,12 +3,13 @@ Pure functions of the study. What is missing is shown as missing."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from imagenette.report.compare import Comparison
-from imagenette.report.runs import ACCURACIES, BEST
+from imagenette.report.runs import ACCURACIES, BEST, OBJECTIVES
 from imagenette.report.study import Arm, Estimate, Study
 from imagenette.report.words import p_value
 
@@ -47,28 +48,45 @@ class Table:
     def markdown(self) -> str:
         lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)]]
         lines += [[str(cell) for cell in row] for row in self.rows]
-        return "".join(f"| {' | '.join(text.replace('|', '&#124;') for text in line)} |\n" for line in lines)
+        return "".join(f"| {' | '.join(map(plain, line))} |\n" for line in lines)
 
     def latex(self) -> str:
         """For `\\usepackage{booktabs}`."""
         import pandas as pd
 
-        frame = pd.DataFrame([[str(cell) for cell in row] for row in self.rows], columns=list(self.columns))
-        text = frame.to_latex(
-            index=False,
-            escape=True,
-            caption=_latex(self.caption),
-            label=f"tab:{self.name}",
-            column_format="l" + "r" * (len(self.columns) - 1),
-            position="htbp",
+        rows = [[_latex(str(cell)) for cell in row] for row in self.rows]
+        return str(
+            pd.DataFrame(rows, columns=list(map(_latex, self.columns))).to_latex(
+                index=False,
+                escape=False,
+                caption=_latex(self.caption),
+                label=f"tab:{re.sub(r'[^A-Za-z0-9-]', '-', self.name)}",
+                column_format="l" + "r" * (len(self.columns) - 1),
+                position="htbp",
+            )
         )
-        for sign, command in {"±": "$\\pm$", "\N{MINUS SIGN}": "$-$", "≥": "$\\geq$"}.items():
-            text = text.replace(sign, command)
-        return str(text)
+
+
+def plain(text: str) -> str:
+    """As Markdown: no line breaks, and nothing that it would take for markup, a table's edge or a link."""
+    return re.sub(r"([*<>`|]|(?<=\])\()", r"\\\1", " ".join(text.split()))
+
+
+_LATEX = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    "\N{MINUS SIGN}": "$-$",
+    "[": "{[}",  # after \\ [ means something
+}
 
 
 def _latex(text: str) -> str:
-    return "".join(f"\\{c}" if c in "%_&#$" else c for c in text)
+    return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
 
 
 # -- for reading ---------------------------------------------------------------------------------------
@@ -76,11 +94,14 @@ def _latex(text: str) -> str:
 
 def arms_table(study: Study) -> Table:
     """A row an arm: accuracies, what was published, cost."""
-    place = {arm.name: number for number, arm in enumerate(study.arms)}  # sorts back into the study's order
+    place = {arm.name: number for number, arm in enumerate(study.ranked)}  # sorts back into this order
     columns: dict[str, Callable[[Arm], Cell]] = {
         "trial" if study.search else "arm": lambda arm: Cell(arm.name, place[arm.name])
     }
     columns["n"] = _runs_cell
+    if study.objective not in ACCURACIES and any(arm.shares(study.objective) for arm in study.arms):
+        words = OBJECTIVES.get(study.objective, study.objective)
+        columns[f"objective: {words}, %"] = _accuracy_column(study.objective)
     for metric, words in ACCURACIES.items():
         columns[f"{words}, %"] = _accuracy_column(metric)
     if any(BEST in arm.reference for arm in study.arms):
@@ -115,7 +136,7 @@ def arms_table(study: Study) -> Table:
         name=f"{study.name}-arms",
         caption=f"{study.title}: every arm",
         columns=tuple(kept),
-        rows=tuple(tuple(cell(arm) for cell in kept.values()) for arm in study.arms),
+        rows=tuple(tuple(cell(arm) for cell in kept.values()) for arm in study.ranked),
         note=" ".join(notes),
     )
 
@@ -139,9 +160,9 @@ def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
                 if each.images
                 else _none("unpaired"),
                 _p(each.p_images),
-                _p(each.p_seeds) if each.p_seeds is not None else _none("one run"),
-                _p(each.p_corrected),
-                Cell(words[each.verdict]),
+                _p(each.p_seeds, "one run"),
+                _p(each.p_corrected, "not tested"),
+                Cell(words[each.verdict] if each.p is not None else "not tested"),
             )
             for number, each in enumerate(comparisons)
         ),
@@ -213,8 +234,8 @@ def _range(interval: Interval) -> str:
     return f"{100 * interval.low:.2f}, {100 * interval.high:.2f}"
 
 
-def _p(p: float | None) -> Cell:
-    return _none() if p is None else Cell(p_value(p).removeprefix("p = ").removeprefix("p "), p)
+def _p(p: float | None, none: str = MISSING) -> Cell:
+    return _none(none) if p is None else Cell(p_value(p).removeprefix("p = ").removeprefix("p "), p)
 
 
 def _none(word: str = MISSING) -> Cell:
@@ -259,7 +280,9 @@ def comparisons_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
                 "difference": each.value,
                 "low": each.interval.low if each.interval else None,
                 "high": each.interval.high if each.interval else None,
-                "runs": each.seeds,
+                "runs": each.runs[0],
+                "baseline_runs": each.runs[1],
+                "pairs": each.pairs,
                 "alone_right": each.images.better if each.images else None,
                 "alone_wrong": each.images.worse if each.images else None,
                 "p_images": each.p_images,
@@ -298,4 +321,4 @@ def runs_frame(study: Study) -> pd.DataFrame:
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(rows).convert_dtypes()
+    return pd.DataFrame(rows, columns=None if rows else ["arm"]).convert_dtypes()

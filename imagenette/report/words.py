@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from imagenette.report.compare import Comparison, compare
-from imagenette.report.runs import ACCURACIES, BEST
+from imagenette.report.runs import ACCURACIES, BEST, OBJECTIVES
 from imagenette.report.study import Arm, Study
 from imagenette.stats import LEVEL
 
@@ -21,13 +21,13 @@ def verdict(study: Study, comparisons: Sequence[Comparison] | None = None) -> li
         return ["There is nothing to compare yet."] if study.arms else []
     by = ACCURACIES[study.metric]
     said = []
-    for kind, one_run in itertools.product(("better", "worse"), (False, True)):
-        group = [each for each in found if each.verdict == kind and (each.p_seeds is None) == one_run]
+    for kind, single in itertools.product(("better", "worse"), (False, True)):
+        group = [each for each in found if each.verdict == kind and each.one_run_each == single]
         if group:
-            start = "As single runs, " if one_run else ""
+            start = "As single runs, " if single else ""
             verb = "is" if len(group) == 1 else "are"
             said.append(f"{start}{_listed(list(map(_told, group)))} {verb} {kind} than {base.name} ({by}).")
-    unclear = [each for each in found if each.verdict == "open"]
+    unclear = [each for each in found if each.verdict == "open" and each.p is not None]
     if unclear:
         widest = max(abs(each.value) for each in unclear)
         named = _listed([each.arm for each in unclear])
@@ -48,43 +48,58 @@ def verdict(study: Study, comparisons: Sequence[Comparison] | None = None) -> li
 def _limits(study: Study, found: Sequence[Comparison]) -> list[str]:
     """What stands behind the sentences, and what does not."""
     said = []
+    untested = [each.arm for each in found if each.p is None]
+    if untested:
+        said.append(
+            f"Not tested, for how many test images stand behind it is not known: {_listed(untested)}."
+        )
+    compared = {each.arm for each in found} | {study.baseline.name if study.baseline else ""}
+    without = [arm.name for arm in study.arms if arm.runs and arm.name not in compared]
+    if without:
+        said.append(f"Not compared, for no run of it has {study.metric}: {_listed(without)}.")
+    single = [each.arm for each in found if each.one_run_each and each.p is not None]
     if study.one_run_each:
         said.append(
             "Every arm is one run: these tests speak of these networks on other images; what another seed "
             "would give is not in them."
         )
-    elif any(each.p_seeds is None for each in found):
-        named = _listed([each.arm for each in found if each.p_seeds is None])
-        said.append(f"Against {named} one side is one run: what another seed would give is not in that test.")
-    if any(each.images is None for each in found):
-        unpaired = [each.arm for each in found if each.images is None]
+    elif single:
+        said.append(f"One run against one, so that other seeds are not in the test: {_listed(single)}.")
+    lonely = [each.arm for each in found if 1 in each.runs and not each.one_run_each]
+    if lonely:
+        said.append(
+            f"One run against several, taken to scatter like theirs: {_listed(lonely)} against "
+            f"{found[0].baseline}."
+        )
+    partly = [each.arm for each in found if 0 < each.pairs < min(each.runs)]
+    if partly:
+        said.append(f"Predictions of the same images are not stored for every seed: {_listed(partly)}.")
+    unpaired = [each.arm for each in found if each.images is None and each.p_images is not None]
+    if unpaired:
         which = "Predictions" if len(unpaired) == len(found) else f"For {_listed(unpaired)} predictions"
         said.append(
             f"{which} of the same images are not stored, so accuracies were compared unpaired (Fisher's "
             "exact test), which has less power."
         )
-    unknown = [each.arm for each in found if each.p_images is None]
-    if unknown:
-        said.append(
-            f"How many test images stand behind {_listed(unknown)} is not known: not tested over images."
-        )
     if study.metric == BEST:
         said.append("Each accuracy is that of the epoch that was best on the test set itself: it flatters.")
     elif study.chosen_on_test:
         said.append("The epochs were selected on the test set: the accuracies flatter.")
-    if study.objective and "/test_" in study.objective:
+    if "/test_" in study.objective:
         said.append(f"The study's objective {study.objective} is measured on the test set.")
     return said
 
 
 def _of_a_search(study: Study) -> list[str]:
-    done = [arm for arm in study.arms if arm.runs]
+    done = [arm for arm in study.ranked if arm.runs]
     if not done:
         return []
+    by = OBJECTIVES.get(study.objective, study.objective)
+    best = f"{done[0].name} is the best of {len(done)} trials by the study's objective ({by})"
+    flatters = ", which is the test set itself" if "/test_" in study.objective else ""
     return [
-        f"The first of these {len(done)} trials is the best of {len(done)} draws, which flatters it; each is "
-        "one run. Train it again with other seeds before it is believed. Trials are not tested against each "
-        "other."
+        f"{best}{flatters}; being the best of many draws flatters it, and it is one run. Train it again with "
+        "other seeds before it is believed. Trials are not tested against each other."
     ]
 
 
@@ -95,7 +110,7 @@ def cut(study: Study, shown: Sequence[Arm]) -> str:
 
 
 def _told(each: Comparison) -> str:
-    return f"{each.arm} ({points(each.value)}, corrected {p_value(each.p_corrected)})"
+    return f"{each.arm} ({points(each.value)}, corrected {p_value(each.p_corrected or 0.0)})"
 
 
 def points(value: float) -> str:
@@ -104,8 +119,10 @@ def points(value: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """`p = 0.021`, `p < 0.0001`."""
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+    """`p = 0.021`, `p < 0.0001`; near the level to as many digits as tell the side."""
+    if p < 1e-4:
+        return "p < 0.0001"
+    return f"p = {p:.4f}" if 0.045 < p < 0.055 else f"p = {p:.2g}"
 
 
 def method() -> str:
@@ -113,12 +130,14 @@ def method() -> str:
     return (
         "A difference is called real where chance would hardly give it, neither with other test images "
         "(McNemar's exact test on the stored predictions, pooled over seeds, each image counted once) nor "
-        "with other seeds (Welch's t-test over the runs, where both arms have two or more): the larger p, "
+        "with other seeds (Welch's t-test over the runs, where an arm has two or more): the larger p, "
         f"after Holm's correction over the table, is below {LEVEL:g}. Intervals are for 95 %: Student's t "
         "over seeds, on these test images; of one run Wilson's, over test images. They are not corrected."
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+def _listed(names: Sequence[str], *, most: int = 12) -> str:
+    """`a`, `a and b`, `a, b and c`; of very many the first, and how many more."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -3,9 +3,9 @@ TOML file, the code or the database that the study was run with."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imagenette.errors import InputError
 
@@ -35,13 +35,8 @@ class Outline(BaseModel):
     references: dict[str, dict[str, float]] = {}
     """Arm -> metric -> what was published for it; accuracies are shares in [0, 1]."""
     reference_source: str | None = None
-    reference_images: int | None = None
+    reference_images: Annotated[int, Field(ge=1)] | None = None
     """Test images behind each published accuracy."""
-
-    @property
-    def reads_test(self) -> bool:
-        """Whether the test set decides: such a result flatters."""
-        return "/test_" in self.objective
 
     @classmethod
     def read(cls, text: str) -> Self:

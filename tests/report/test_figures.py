@@ -11,9 +11,8 @@ import pytest
 
 from imagenette.report.figures import draw_all
 from imagenette.report.reader import Champion
-from imagenette.report.runs import SELECTED
 from imagenette.report.study import Arm, Study
-from imagenette.report.style import Drawn, inline, looks
+from imagenette.report.style import Drawn, looks
 from tests.report.simulated import run
 
 EPOCHS = np.arange(1.0, 21.0)
@@ -132,5 +131,17 @@ def test_the_same_study_is_drawn_to_the_same_bytes(tmp_path: Path):
             each.save(tmp_path / name)
     for path in (tmp_path / "one").glob("*.svg"):
         assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
-    assert inline("<svg a='1'></svg>", "n", {}) == "<svg a='1'></svg>"
-    assert SELECTED == "selected/test_accuracy"
+
+
+def test_names_are_drawn_as_they_are(tmp_path: Path):
+    arms = [arm("a$^$"), arm("$x_{$ y"), arm("_hidden"), arm("p$a$q")]
+    for each in draw_all(study(arms)):
+        svg = each.save(tmp_path)
+        if each.name in ("accuracy", "test-curves"):
+            assert all(name in svg for name in ("a$^$", "$x_{$ y", "_hidden", "p$a$q")), each.name
+
+
+def test_a_grid_too_large_to_read_has_no_heat_map():
+    arms = [arm(f"lr={lr} depth={d}", seeds=1, lr=lr, depth=d) for lr in range(60) for d in (18, 34)]
+    assert "grid" in drawn(study(arms[:4]))
+    assert "grid" not in drawn(study(arms))

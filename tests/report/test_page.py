@@ -38,7 +38,7 @@ def point_at(page, element) -> str:
 
     page.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
     ActionChains(page).move_to_element(element).perform()
-    tip = page.find_element("id", "tip")
+    tip = page.find_element("id", "pointed-at")
     wait_until(tip.is_displayed, 5)
     return str(tip.text)
 

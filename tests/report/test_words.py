@@ -49,7 +49,7 @@ def test_no_weight_decay_is_worse_and_the_published_best_is_not_shown_to_be_bett
     assert set(verdicts.values()) == {"open"}
     assert "weight_decay=0.005" in verdicts
     assert said[0].startswith(
-        "As single runs, weight_decay=0.0 (-1.81 points, corrected p = 0.022) is worse than"
+        "As single runs, weight_decay=0.0 (-1.80 points, corrected p = 0.022) is worse than"
     )
 
 

@@ -1,7 +1,7 @@
 "use strict";
 // Sortable tables and values under the pointer. The page says all it has to without this.
 
-const tip = document.getElementById("tip");
+const tip = document.getElementById("pointed-at");
 
 function show(event, text) {
   tip.textContent = text;
