@@ -266,7 +266,8 @@ def test_mlflow_run_makes_a_report_and_its_run_says_what_came_of_it(store: Store
 
 
 def test_a_report_of_everything_names_what_it_cannot_read(server: Server, tmp_path: Path, report: Report):
-    """Names that cannot be searched for, that meet in one folder, that are no folder's; a champion of none."""
+    """Names that cannot be searched for, that meet in one folder, that are no folder's; a champion of no
+    run."""
     store = Store(server.uri, "oddities", tmp_path / "made")
     names = ["a b", "a_b", "..", "report.html", "pointed-at", "<script>alert(1)</script>", 'it\'s "x"']
     for name in names:
