@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from imagenette.report.compare import Comparison, compare
 from imagenette.report.runs import ACCURACIES, BEST, OBJECTIVES
 from imagenette.report.study import Arm, Study
-from imagenette.stats import LEVEL
+from imagenette.stats import LEVEL, holm
 
 
 def verdict(study: Study, comparisons: Sequence[Comparison] | None = None) -> list[str]:
@@ -57,6 +57,18 @@ def _limits(study: Study, found: Sequence[Comparison]) -> list[str]:
     without = [arm.name for arm in study.arms if arm.runs and arm.name not in compared]
     if without:
         said.append(f"Not compared, for no run of it has {study.metric}: {_listed(without)}.")
+    over_images = [each for each in found if each.p_images is not None]
+    corrected = holm([each.p_images for each in over_images if each.p_images is not None])
+    shaky = [
+        each.arm
+        for each, p in zip(over_images, corrected, strict=True)
+        if p < LEVEL and each.verdict == "open" and each.p_seeds is not None
+    ]
+    if shaky:
+        said.append(
+            f"Over images alone (corrected) the runs of {_listed(shaky)} do differ from those of "
+            f"{found[0].baseline}; that other seeds would differ too is not shown. More seeds would tell."
+        )
     single = [each.arm for each in found if each.one_run_each and each.p is not None]
     if study.one_run_each:
         said.append(

@@ -49,6 +49,9 @@ def test_with_seeds_the_larger_of_both_ps_counts():
     assert found.p_seeds == over_seeds([r.mean() for r in ours], [r.mean() for r in theirs]).p > 0.05
     assert found.p == found.p_seeds
     assert found.verdict == "open"  # these images would say so again, other seeds need not
+    assert any(
+        s.startswith("Over images alone (corrected) the runs of arm do differ") for s in verdict(study)
+    )
 
 
 def test_runs_are_paired_by_seed_whatever_their_order():
