@@ -29,7 +29,7 @@ study-demo: install  ## the weight-decay grid in its tiny form, two workers; the
 test: install  ## every test, 10 to 15 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slow: install  ## proofs of minutes: trials exactly once, 200 races of promoters, 5,000 fuzzed requests
+test-slow: install  ## proofs of minutes: the whole tour, trials exactly once, 200 races of promoters, false claims, 5,000 fuzzed requests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow --timeout 1800
 
 check: install  ## format, lint, types, import rules

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from imagenette.errors import InputError, RunError
 from imagenette.files import write_whole
@@ -136,8 +137,9 @@ def _sheet(reader: Reader, name: str, known: Callable[[str], Outline | None]) ->
         parent=newest.run_id if newest else None,
         experiment_id=tracked.experiment_id,
     )
-    address = ""
-    if newest and reader.uri.startswith(("http://", "https://")) and "@" not in reader.uri:
+    address, server = "", urlsplit(reader.uri)
+    shareable = server.hostname not in ("localhost", "127.0.0.1", "::1") and "@" not in server.netloc
+    if newest and server.scheme in ("http", "https") and shareable:
         address = f"{reader.uri.rstrip('/')}/#/experiments/{tracked.experiment_id}/runs/{newest.run_id}"
     return lay_out(study, published(outline) if outline else None, address=address)
 

@@ -85,6 +85,7 @@ def pictures(folder: Path) -> dict[str, Path]:
     return files
 
 
+@pytest.mark.slow  # each of its parts is tested in the suite; together they start processes for minutes
 @pytest.mark.timeout(600)
 def test_the_whole_tour(tour: Tour) -> None:
     # Two models. In bfloat16, the default: evaluation, export and service are float32 all the same.

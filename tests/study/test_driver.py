@@ -129,7 +129,9 @@ def test_a_study_from_its_definition_to_its_last_cell(driven: Driven, capfd: pyt
     assert "4 of 4 cells done" in parent.data.tags["mlflow.note.content"]
     assert "measured on the holdout" in parent.data.tags["mlflow.note.content"]
     files = {file.path for file in driven.client.list_artifacts(parent.info.run_id, "study")}
-    assert files == {f"study/{name}" for name in ("table.md", "cells.csv", "figure.png", "rates.toml")}
+    assert files == {
+        f"study/{name}" for name in ("table.md", "cells.csv", "figure.png", "rates.toml", "outline.json")
+    }
     assert parent.data.metrics["cells/done"] == 4
 
     assert driven.run(path) == 0  # nothing is left to do, and nothing is done
