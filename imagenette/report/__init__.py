@@ -1,6 +1,6 @@
 """Tracked runs as tables and figures, beside what was published, with what may be concluded in words.
 
-server -> reader -> study -> compare -> words, tables, figures -> forms
+server -> reader -> arrange -> compare -> words, tables, figures -> forms
 
 Needs the tracking server and nothing else: neither torch, nor the data, nor the database a study ran on.
 """
@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 from imagenette.errors import InputError, RunError
 from imagenette.files import write_whole
-from imagenette.report.study import arrange, published, unreadable
+from imagenette.report.arrange import arrange
+from imagenette.report.study import published, unreadable
 
 if TYPE_CHECKING:
     from imagenette.report.reader import Reader

@@ -12,8 +12,9 @@ from imagenette import __version__
 from imagenette.errors import InputError
 from imagenette.files import write_whole
 from imagenette.report.figures import NAMES, draw_all
+from imagenette.report.frames import arms_frame, comparisons_frame, runs_frame
 from imagenette.report.sheet import Figure, Sheet
-from imagenette.report.tables import arms_frame, comparisons_frame, plain, runs_frame
+from imagenette.report.tables import plain
 from imagenette.report.words import method
 
 if TYPE_CHECKING:

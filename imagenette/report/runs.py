@@ -102,7 +102,7 @@ class TrackedRun:
 def number(text: object) -> float | None:
     """None of what is no finite number."""
     try:
-        value = float(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        value = float(text) if isinstance(text, str | int | float) else math.nan
+    except ValueError:
         return None
     return value if math.isfinite(value) and abs(value) < 1e300 else None

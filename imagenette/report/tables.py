@@ -1,12 +1,12 @@
-"""A study's tables: for reading (text cells, in Markdown, LaTeX and HTML) and for computing (numbers, CSV).
-Pure functions of the study. What is missing is shown as missing."""
+"""A study's tables for reading: text cells, in Markdown, LaTeX and HTML. Pure functions of the study. What is
+missing is shown as missing."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from imagenette.report.compare import Comparison
 from imagenette.report.runs import ACCURACIES, BEST, OBJECTIVES
@@ -14,8 +14,6 @@ from imagenette.report.study import Arm, Estimate, Study
 from imagenette.report.words import p_value
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from imagenette.stats import Interval
 
 MISSING = "missing"
@@ -89,7 +87,7 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
 
 
-# -- for reading ---------------------------------------------------------------------------------------
+# -- of a study ---------------------------------------------------------------------------------------
 
 
 def arms_table(study: Study) -> Table:
@@ -106,7 +104,7 @@ def arms_table(study: Study) -> Table:
         columns[f"{words}, %"] = _accuracy_column(metric)
     if any(BEST in arm.reference for arm in study.arms):
         columns["reference (one run), %"] = _reference
-        columns["in our interval"] = lambda arm: _inside(arm, study.other_conditions)
+        columns["in our interval"] = lambda arm: inside(arm, study.other_conditions)
     columns["parameters, M"] = lambda arm: _quantity(arm.mean("parameters"), 1e-6, "{:.2f}")
     columns["MB"] = lambda arm: _quantity(arm.mean("weights_bytes"), 1e-6, "{:.1f}")
     columns["images/s"] = lambda arm: _quantity(arm.mean("images_per_second"), 1, "{:.0f}")
@@ -115,7 +113,7 @@ def arms_table(study: Study) -> Table:
         if any(f"reference/{key}" in arm.reference for arm in study.arms):
             columns[column] = _published(f"reference/{key}", unit)
     if len({run.tags.get("device") for run in study.runs}) > 1:  # else it stands above the table
-        columns["device"] = _device
+        columns["device"] = device
     always = {"arm", "trial", "n", *(f"{words}, %" for words in ACCURACIES.values())}
     kept = {
         name: cell
@@ -200,7 +198,7 @@ def _reference(arm: Arm) -> Cell:
     return _none() if value is None else Cell(f"{100 * value:.2f}", value)
 
 
-def _inside(arm: Arm, other_conditions: str) -> Cell:
+def inside(arm: Arm, other_conditions: str) -> Cell:
     value, estimate = arm.reference.get(BEST), arm.estimate(BEST)
     if value is None or estimate.interval is None:
         return _none("")
@@ -219,7 +217,7 @@ def _quantity(value: float | None, scale: float, form: str) -> Cell:
     return _none() if value is None else Cell(form.format(value * scale), value)
 
 
-def _device(arm: Arm) -> Cell:
+def device(arm: Arm) -> Cell:
     devices = dict.fromkeys(run.tags["device"] for run in arm.runs if run.tags.get("device"))
     return Cell(", ".join(devices)) if devices else _none()
 
@@ -240,85 +238,3 @@ def _p(p: float | None, none: str = MISSING) -> Cell:
 
 def _none(word: str = MISSING) -> Cell:
     return Cell(word, "")
-
-
-# -- for computing -------------------------------------------------------------------------------------
-
-
-def arms_frame(study: Study) -> pd.DataFrame:
-    """A row an arm; accuracies are shares in [0, 1], empty where missing."""
-    return _frame([_arm_numbers(arm, study) for arm in study.arms])
-
-
-def _arm_numbers(arm: Arm, study: Study) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "arm": arm.name,
-        **arm.values,
-        "n": len(arm.runs),
-        "missing": "; ".join(arm.missing),
-    }
-    for metric in ACCURACIES:
-        estimate = arm.estimate(metric)
-        low, high = (estimate.interval.low, estimate.interval.high) if estimate.interval else (None, None)
-        row |= {metric: estimate.mean, f"{metric} sd": estimate.sd}
-        row |= {f"{metric} low": low, f"{metric} high": high, f"{metric} n": estimate.n}
-    row |= {f"reference {key.removeprefix('reference/')}": value for key, value in arm.reference.items()}
-    if BEST in arm.reference:
-        row["reference inside"] = _inside(arm, study.other_conditions).text
-    for what in ("parameters", "weights_bytes", "images_per_second", "seconds"):
-        row[what] = arm.mean(what)
-    return row | {"device": _device(arm).text}
-
-
-def comparisons_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """A row for each arm but the baseline; differences are shares, arm minus baseline."""
-    return _frame(
-        [
-            {
-                "arm": each.arm,
-                "baseline": each.baseline,
-                "difference": each.value,
-                "low": each.interval.low if each.interval else None,
-                "high": each.interval.high if each.interval else None,
-                "runs": each.runs[0],
-                "baseline_runs": each.runs[1],
-                "pairs": each.pairs,
-                "alone_right": each.images.better if each.images else None,
-                "alone_wrong": each.images.worse if each.images else None,
-                "p_images": each.p_images,
-                "p_seeds": each.p_seeds,
-                "p": each.p,
-                "p_holm": each.p_corrected,
-                "verdict": each.verdict,
-            }
-            for each in comparisons
-        ]
-    )
-
-
-def runs_frame(study: Study) -> pd.DataFrame:
-    """A row a run."""
-    shown = ("data_digest", "commit", "device", "torch", "parameters", "weights_bytes", "reused_run")
-    return _frame(
-        [
-            {
-                "arm": arm.name,
-                **arm.values,
-                "seed": run.seed,
-                "run_id": run.run_id,
-                **{metric: run.share(metric) for metric in ACCURACIES},
-                "test_images": run.test_images,
-                "seconds": run.seconds,
-                "images_per_second": run.images_per_second,
-                **{tag: run.tags.get(tag) for tag in shown},
-            }
-            for arm in study.arms
-            for run in arm.runs
-        ]
-    )
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(rows, columns=None if rows else ["arm"]).convert_dtypes()

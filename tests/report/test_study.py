@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from imagenette.report.arrange import arrange
 from imagenette.report.runs import BEST, FINAL, SELECTED, TrackedRun
-from imagenette.report.study import arrange, published
+from imagenette.report.study import published
 from imagenette.report.tables import arms_table
 from imagenette.report.words import verdict
 from imagenette.tracking.outline import Outline

@@ -1,0 +1,94 @@
+"""A study's tables for computing: numbers with all their digits, a row an arm, a comparison, a run. Shares
+are in [0, 1]; what is missing is empty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from imagenette.report.compare import Comparison
+from imagenette.report.runs import ACCURACIES, BEST
+from imagenette.report.study import Arm, Study
+from imagenette.report.tables import device, inside
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def arms_frame(study: Study) -> pd.DataFrame:
+    """A row an arm; accuracies are shares in [0, 1], empty where missing."""
+    return _frame([_arm_numbers(arm, study) for arm in study.arms])
+
+
+def _arm_numbers(arm: Arm, study: Study) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "arm": arm.name,
+        **arm.values,
+        "n": len(arm.runs),
+        "missing": "; ".join(arm.missing),
+    }
+    for metric in ACCURACIES:
+        estimate = arm.estimate(metric)
+        low, high = (estimate.interval.low, estimate.interval.high) if estimate.interval else (None, None)
+        row |= {metric: estimate.mean, f"{metric} sd": estimate.sd}
+        row |= {f"{metric} low": low, f"{metric} high": high, f"{metric} n": estimate.n}
+    row |= {f"reference {key.removeprefix('reference/')}": value for key, value in arm.reference.items()}
+    if BEST in arm.reference:
+        row["reference inside"] = inside(arm, study.other_conditions).text
+    for what in ("parameters", "weights_bytes", "images_per_second", "seconds"):
+        row[what] = arm.mean(what)
+    return row | {"device": device(arm).text}
+
+
+def comparisons_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """A row for each arm but the baseline; differences are shares, arm minus baseline."""
+    return _frame(
+        [
+            {
+                "arm": each.arm,
+                "baseline": each.baseline,
+                "difference": each.value,
+                "low": each.interval.low if each.interval else None,
+                "high": each.interval.high if each.interval else None,
+                "runs": each.runs[0],
+                "baseline_runs": each.runs[1],
+                "pairs": each.pairs,
+                "alone_right": each.images.better if each.images else None,
+                "alone_wrong": each.images.worse if each.images else None,
+                "p_images": each.p_images,
+                "p_seeds": each.p_seeds,
+                "p": each.p,
+                "p_holm": each.p_corrected,
+                "verdict": each.verdict,
+            }
+            for each in comparisons
+        ]
+    )
+
+
+def runs_frame(study: Study) -> pd.DataFrame:
+    """A row a run."""
+    shown = ("data_digest", "commit", "device", "torch", "parameters", "weights_bytes", "reused_run")
+    return _frame(
+        [
+            {
+                "arm": arm.name,
+                **arm.values,
+                "seed": run.seed,
+                "run_id": run.run_id,
+                **{metric: run.share(metric) for metric in ACCURACIES},
+                "test_images": run.test_images,
+                "seconds": run.seconds,
+                "images_per_second": run.images_per_second,
+                **{tag: run.tags.get(tag) for tag in shown},
+            }
+            for arm in study.arms
+            for run in arm.runs
+        ]
+    )
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=None if rows else ["arm"]).convert_dtypes()
