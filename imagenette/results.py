@@ -7,6 +7,15 @@ from collections.abc import Sequence
 from imagenette.config import Config
 from imagenette.records import Epoch
 
+METRICS = {
+    "selected/holdout_accuracy": "holdout, selected epoch",
+    "final/holdout_accuracy": "holdout, last epoch",
+    "selected/test_accuracy": "test, selected epoch",
+    "final/test_accuracy": "test, last epoch",
+    "best/test_accuracy": "test, best epoch",
+}
+"""Accuracies of a run in words: which images, which epoch."""
+
 
 def selected_epoch(history: Sequence[Epoch], *, holdout: bool) -> int | None:
     """The epoch whose weights are kept: highest accuracy on the holdout, the lower loss breaking ties.

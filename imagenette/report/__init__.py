@@ -136,7 +136,6 @@ def _sheet(reader: Reader, name: str, known: Callable[[str], Outline | None]) ->
         problems=problems,
         status=newest.status if newest else "",
         parent=newest.run_id if newest else None,
-        experiment_id=tracked.experiment_id,
     )
     address, server = "", urlsplit(reader.uri)
     shareable = server.hostname not in ("localhost", "127.0.0.1", "::1") and "@" not in server.netloc

@@ -26,7 +26,6 @@ def arrange(
     problems: Iterable[str] = (),
     status: str = "",
     parent: str | None = None,
-    experiment_id: str = "",
 ) -> Study:
     """The study from its runs, the oldest first, and from what was planned where that is known."""
     said = list(problems)
@@ -55,7 +54,6 @@ def arrange(
         metric=_metric(arms, baseline),
         status=status,
         parent=parent,
-        experiment_id=experiment_id,
     )
 
 

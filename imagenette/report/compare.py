@@ -81,11 +81,8 @@ def compare(study: Study) -> list[Comparison]:
         return []
     others = [arm for arm in study.arms if arm is not base and arm.shares(study.metric)]
     found = [_compare(arm, base, study.metric) for arm in others]
-    tested = [each for each in found if each.p is not None]
-    corrected = dict(
-        zip(map(id, tested), holm([each.p for each in tested if each.p is not None]), strict=True)
-    )
-    return [replace(each, p_corrected=corrected.get(id(each))) for each in found]
+    corrected = iter(holm([each.p for each in found if each.p is not None]))
+    return [each if each.p is None else replace(each, p_corrected=next(corrected)) for each in found]
 
 
 def _compare(arm: Arm, base: Arm, metric: str) -> Comparison:

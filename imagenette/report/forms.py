@@ -90,17 +90,16 @@ def page(sheets: Sequence[Sheet], *, refresh: int | None = None) -> str:
     )
 
 
-def markdown(sheets: Sequence[Sheet], *, figures: str | None) -> str:
+def markdown(sheets: Sequence[Sheet], *, figures: str) -> str:
     """figures: what comes before `figures/NAME.png` in a link, or before `STUDY/figures/...` of several
-    studies; None = without figures."""
+    studies."""
     parts = []
     for sheet in sheets:
         parts += [f"# {plain(sheet.study.title)}\n", f"{_facts(sheet)}\n", _bullets(sheet.verdict)]
         for table in sheet.tables:
             parts += [f"**{plain(table.caption)}**\n", table.markdown(), f"{plain(table.note)}\n"]
-        if figures is not None:
-            inside = figures if len(sheets) == 1 else f"{figures}{sheet.folder}/"
-            parts += [_picture(figure, inside) + f"\n*{plain(figure.caption)}*\n" for figure in sheet.figures]
+        inside = figures if len(sheets) == 1 else f"{figures}{sheet.folder}/"
+        parts += [_picture(figure, inside) + f"\n*{plain(figure.caption)}*\n" for figure in sheet.figures]
         if sheet.study.problems:
             parts += ["## What is odd\n", _bullets(sheet.study.problems)]
         if sheet.missing:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imagenette.errors import InputError, hide_secrets
-from imagenette.report.runs import CURVES, FINAL, OBJECTIVES, SELECTED, Answers, Curve, TrackedRun, number
+from imagenette.report.runs import CURVES, FINAL, SELECTED, Answers, Curve, TrackedRun, number
+from imagenette.results import METRICS
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, pages, quoted, resolve_uri
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.fitness import unfinished
@@ -42,14 +43,12 @@ class Parent:
 
     run_id: str
     status: str
-    started: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tracked:
     """All that the server has of a study."""
 
-    name: str
     experiment_id: str
     parents: tuple[Parent, ...]
     """The newest first; more than one where a study was made anew."""
@@ -136,13 +135,11 @@ class Reader:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             runs = list(pool.map(self._whole, children))
         return Tracked(
-            name=name,
             experiment_id=self._id,
             parents=tuple(
                 Parent(
                     run_id=run.info.run_id,
                     status=run.data.tags.get("status", run.info.status.lower()),
-                    started=run.info.start_time,
                 )
                 for run in parents
             ),
@@ -317,7 +314,7 @@ def _brief(run: Run) -> TrackedRun:
         state="finished" if why is None else f"{word}{reason}" if word != "finished" else why,
         params=dict(run.data.params),
         tags=dict(tags) | {"artifacts": run.info.artifact_uri},
-        claims={name: metrics[name] for name in OBJECTIVES if name in metrics},
+        claims={name: metrics[name] for name in METRICS if name in metrics},
         test_images=_test_images(run),
         images_per_second=metrics.get("speed/images_per_second"),
     )

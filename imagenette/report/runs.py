@@ -9,19 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from imagenette.results import METRICS
+
 SELECTED, FINAL, BEST = "selected/test_accuracy", "final/test_accuracy", "best/test_accuracy"
-ACCURACIES = {
-    SELECTED: "test, selected epoch",
-    FINAL: "test, last epoch",
-    BEST: "test, best epoch",
-}
-"""The three accuracies, kept apart: which images, which epoch."""
-OBJECTIVES = {
-    "selected/holdout_accuracy": "holdout, selected epoch",
-    "final/holdout_accuracy": "holdout, last epoch",
-    **ACCURACIES,
-}
-"""What a study may maximize."""
+ACCURACIES = {metric: METRICS[metric] for metric in (SELECTED, FINAL, BEST)}
+"""The three accuracies on the test images, kept apart; in words: which images, which epoch."""
 CURVES = ("train/accuracy", "test/accuracy", "train/loss", "test/loss")
 Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 """Epochs and values, both [n], by epoch; no value is NaN."""

@@ -94,7 +94,6 @@ class Study:
     status: str = ""
     """How the parent run stands; empty without one."""
     parent: str | None = None
-    experiment_id: str = ""
 
     @property
     def runs(self) -> list[TrackedRun]:

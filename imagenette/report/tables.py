@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagenette.report.compare import Comparison
-from imagenette.report.runs import ACCURACIES, BEST, OBJECTIVES
+from imagenette.report.runs import ACCURACIES, BEST
 from imagenette.report.study import Arm, Estimate, Study
 from imagenette.report.words import p_value
+from imagenette.results import METRICS
 
 if TYPE_CHECKING:
     from imagenette.stats import Interval
@@ -98,7 +99,7 @@ def arms_table(study: Study) -> Table:
     }
     columns["n"] = _runs_cell
     if study.objective not in ACCURACIES and any(arm.shares(study.objective) for arm in study.arms):
-        words = OBJECTIVES.get(study.objective, study.objective)
+        words = METRICS.get(study.objective, study.objective)
         columns[f"objective: {words}, %"] = _accuracy_column(study.objective)
     for metric, words in ACCURACIES.items():
         columns[f"{words}, %"] = _accuracy_column(metric)
@@ -123,7 +124,7 @@ def arms_table(study: Study) -> Table:
     gone = [name for name in columns if name not in kept]
     notes = [f"No run knows: {'; '.join(gone)}."] if gone and study.runs else []
     notes.append("Mean ± standard deviation over seeds [95 % interval].")
-    if any("reference:" in name for name in kept) and study.reference_source:
+    if any(name.startswith("reference") for name in kept) and study.reference_source:
         notes.append(f"Reference: {study.reference_source}.")
     if study.other_conditions:
         notes.append(
@@ -224,8 +225,8 @@ def device(arm: Arm) -> Cell:
 
 def _difference(value: float, interval: Interval | None) -> Cell:
     said = f"{100 * value:+.2f}".replace("-", "\N{MINUS SIGN}")
-    inside = f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]" if interval else ""
-    return Cell(said, value, detail=inside.replace("-", "\N{MINUS SIGN}"))
+    span = f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]" if interval else ""
+    return Cell(said, value, detail=span.replace("-", "\N{MINUS SIGN}"))
 
 
 def _range(interval: Interval) -> str:

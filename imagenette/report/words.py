@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Sequence
 
 from imagenette.report.compare import Comparison, compare
-from imagenette.report.runs import ACCURACIES, BEST, OBJECTIVES
+from imagenette.report.runs import ACCURACIES, BEST
 from imagenette.report.study import Arm, Study
+from imagenette.results import METRICS
 from imagenette.stats import LEVEL, holm
 
 
@@ -106,7 +107,7 @@ def _of_a_search(study: Study) -> list[str]:
     done = [arm for arm in study.ranked if arm.runs]
     if not done:
         return []
-    by = OBJECTIVES.get(study.objective, study.objective)
+    by = METRICS.get(study.objective, study.objective)
     best = f"{done[0].name} is the best of {len(done)} trials by the study's objective ({by})"
     flatters = ", which is the test set itself" if "/test_" in study.objective else ""
     return [

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagenette.study.table import METRICS, REFERENCE, References, done_rows, how_far
+from imagenette.results import METRICS
+from imagenette.study.table import REFERENCE, References, done_rows, how_far
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from imagenette.config import canonical
+from imagenette.results import METRICS
 
 if TYPE_CHECKING:
     from imagenette.study.queue import Row
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
 LIMIT = 7900
 """Characters of a description: MLflow cuts a tag at 8000, in the middle of a line."""
 TESTS = ("selected/test_accuracy", "final/test_accuracy", "best/test_accuracy")
-METRICS = {
-    "selected/holdout_accuracy": "holdout, selected epoch",
-    "final/holdout_accuracy": "holdout, last epoch",
-    "selected/test_accuracy": "test, selected epoch",
-    "final/test_accuracy": "test, last epoch",
-    "best/test_accuracy": "test, best epoch",
-}
-"""Accuracies in words: which images, which epoch."""
 References = Mapping[str, Mapping[str, float]]
 """Arm -> metric -> published value, a share in [0, 1]."""
 
