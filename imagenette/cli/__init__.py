@@ -10,6 +10,7 @@ import click
 
 from imagenette import __version__
 from imagenette.cli.models import lineage, predict, promote, rollback, serve
+from imagenette.cli.server import server
 from imagenette.cli.studies import report, status, study
 from imagenette.cli.training import bench, data, train
 from imagenette.cli.upkeep import doctor, sync
@@ -63,6 +64,7 @@ for verb in (
     lineage,
     predict,
     serve,
+    server,
     bench,
     data,
     sync,

@@ -156,6 +156,17 @@ def predict(paths: tuple[Path, ...], model: str, top: int, as_json: bool) -> int
 )
 @click.option("--wait", is_flag=True, help="Start without a model, and take the first that is there.")
 @click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Ask for this file's first line, with the user name imagenette, on every route but /health.",
+)
+@click.option(
+    "--allowed-hosts",
+    metavar="NAMES",
+    help="Names that requests may come by, with commas and *. [default: on loopback its own, else any]",
+)
+@click.option(
     "--max-batch", type=click.IntRange(min=1), default=32, help="Pictures in one pass. [default: 32]"
 )
 @click.option("--max-files", type=click.IntRange(min=1), default=32, help="Files a request. [default: 32]")
@@ -174,6 +185,8 @@ def serve(
     port: int,
     follow: float,
     wait: bool,
+    password_file: Path | None,
+    allowed_hosts: str | None,
     max_batch: int,
     max_files: int,
     max_bytes: int,
@@ -186,6 +199,7 @@ def serve(
     A new champion is loaded, proved and swapped in while requests go on; one that fails its proof is refused
     and the old one stays. Ctrl-C and SIGTERM finish what is under way.
     """
+    from imagenette.access import read_password
     from imagenette.serving.limits import Limits
     from imagenette.serving.server import serve as run
 
@@ -199,4 +213,6 @@ def serve(
             batch=max_batch, files=max_files, body=max_bytes, pixels=max_pixels, seconds=max_seconds
         ),
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
+        hosts=[name for name in (allowed_hosts or "").split(",") if name],
+        password=read_password(password_file) if password_file else None,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from imagenette import __version__
 from imagenette.errors import InputError
 from imagenette.predict import top_classes
+from imagenette.processes import cores
 from imagenette.serving.batcher import Batcher, Busy
 from imagenette.serving.limits import BodyGate, Limits, SafeHeaders
 from imagenette.serving.metrics import Counting, Metrics
@@ -93,7 +93,7 @@ def create_app(served: Served, limits: Limits) -> FastAPI:
         batch=limits.batch, waiting=limits.waiting, observe=lambda count: metrics.batch.observe(count)
     )
     metrics = Metrics(served, lambda: batcher.waiting)
-    decoders = ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0))), thread_name_prefix="decode")
+    decoders = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

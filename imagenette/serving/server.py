@@ -6,13 +6,16 @@ import asyncio
 import signal
 import socket
 import threading
+from collections.abc import Sequence
 from types import FrameType
 
 import click
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from imagenette.access import LOOPBACK, Guard, one_password
 from imagenette.errors import InputError, RunError
+from imagenette.ports import listen
 from imagenette.registry import is_model_folder
 from imagenette.registry.address import Address
 from imagenette.serving.app import create_app
@@ -32,10 +35,16 @@ def serve(
     wait: bool,
     limits: Limits,
     tracking_uri: str | None = None,
+    hosts: Sequence[str] = (),
+    password: str | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests under way are answered. InputError for a taken port, or where
-    there is no such model (unless `wait`)."""
-    listening = _listen(host, port)
+    there is no such model (unless `wait`).
+
+    hosts: names that requests may come by; none = loopback's where it listens there alone, else any.
+    password: to be asked for, with the user name `imagenette`.
+    """
+    listening = listen(host, port)
     served = Served(model, tracking_uri, _say)
     in_folder = is_model_folder(model)
     address = None if in_folder else Address.parse(model)
@@ -45,9 +54,14 @@ def serve(
         if not wait or in_folder:
             raise
         _say(f"{error}; waiting for it")
+    app = Guard(
+        create_app(served, limits),
+        hosts=hosts or (LOOPBACK if listening.getsockname()[0] in ("127.0.0.1", "::1") else ()),
+        verify=one_password(password) if password else None,
+    )
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(served, limits),
+            app,
             http=_impatient(limits.head_seconds),
             limit_concurrency=limits.connections,
             log_level="warning",
@@ -99,21 +113,6 @@ def _run(server: uvicorn.Server, listening: socket.socket) -> None:
             signal.signal(number, handler)
     if not server.should_exit:
         raise RunError("the service ended by itself; the lines above say why")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        # The protocol is named: on a socket of protocol 0 asyncio does not switch Nagle's algorithm off, and
-        # each answer on a kept connection would wait 40 ms for the client's delayed acknowledgement.
-        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(128)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"cannot listen on {host}:{port}: {reason}; choose another with --port") from None
-    return listening
 
 
 def _say(line: str) -> None:

@@ -160,3 +160,20 @@ def test_a_taken_port_is_one_line(small_model):
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}: address already in use"):
             serve(str(small_model), host="127.0.0.1", port=port, follow=1, wait=False, limits=Limits())
+
+
+def test_with_a_password_file_it_asks_everybody_on_every_route_but_health(start, small_model, jpeg, tmp_path):
+    password = tmp_path / "password"
+    password.write_text("correct horse battery\n")
+    service = start(str(small_model), "--password-file", str(password))
+    files = {"files": ("a.jpg", jpeg)}
+    for path in ("/", "/model", "/ready", "/metrics", "/openapi.json"):
+        assert httpx.get(service.url + path).status_code == 401
+    assert httpx.post(f"{service.url}/predict", files=files).status_code == 401
+    known = httpx.Client(base_url=service.url, auth=("imagenette", "correct horse battery"))
+    assert known.post("/predict", files=files).status_code == 200
+    assert known.get("/ready").status_code == 200
+    for host in ("evil.example", "127.0.0.1.evil.example"):
+        assert known.get("/model", headers={"Host": host}).status_code == 400
+    foreign = {"Origin": "http://evil.example"}
+    assert known.post("/predict", files=files, headers=foreign).status_code == 403

@@ -1,0 +1,117 @@
+"""The verb server: the whole tracking service on one machine, its addresses, its backup."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import click
+
+from imagenette.cli.options import Flag, FlagCommand
+
+_DEFAULT = Path("imagenette-server")
+
+
+class FlagGroup(FlagCommand, click.Group):
+    """A group whose flags may carry a value."""
+
+
+_DIR = click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The server's folder. [default: imagenette-server]",
+)
+_PORT = click.IntRange(0, 65535)
+
+
+@click.group(
+    cls=FlagGroup,
+    invoke_without_command=True,
+    short_help="MLflow, Optuna's dashboard and PostgreSQL on this machine, in one folder.",
+)
+@_DIR
+@click.option("--port", type=_PORT, default=5000, help="MLflow's; 0 = any free one. [default: 5000]")
+@click.option(
+    "--dashboard-port", type=_PORT, default=8080, help="Of Optuna's dashboard; 0 = any. [default: 8080]"
+)
+@click.option(
+    "--sqlite",
+    cls=Flag,
+    type=bool,
+    default=False,
+    metavar="",
+    help="Two SQLite files instead of PostgreSQL: enough for one person.",
+)
+@click.pass_context
+def server(ctx: click.Context, folder: Path | None, port: int, dashboard_port: int, sqlite: bool) -> None:
+    """Run a tracking service until Ctrl-C or SIGTERM: PostgreSQL, MLflow and Optuna's dashboard, on loopback,
+    with all they keep in DIR. A part that dies is started again.
+
+    When everything answers, two lines for a shell come on standard output: MLFLOW_TRACKING_URI and
+    OPTUNA_STORAGE; `imagenette server env` prints them again.
+
+    Exit codes: 0 stopped; 1 a part could not be kept alive; 2 wrong usage, a taken port, a folder that
+    does not fit.
+    """
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = folder
+        return
+    from imagenette.server import up
+
+    up(
+        folder or _DEFAULT,
+        port=port,
+        dashboard_port=dashboard_port,
+        form="sqlite" if sqlite else "postgresql",
+        say=_say,
+        tell=_tell,
+    )
+
+
+@server.command(short_help='The two lines again, for eval "$(imagenette server env)".')
+@_DIR
+@click.pass_obj
+def env(above: Path | None, folder: Path | None) -> None:
+    """Print the export lines of MLFLOW_TRACKING_URI and OPTUNA_STORAGE."""
+    from imagenette.server import environment_lines
+    from imagenette.server.folder import Folder
+
+    place = Folder.at(folder or above or _DEFAULT)
+    _tell(environment_lines(place))
+    if not place.is_held():
+        _say(f"no server runs in {place.path} now")
+
+
+@server.command(short_help="Databases and artifacts into one file, also while the server runs.")
+@click.argument("file", type=click.Path(path_type=Path))
+@_DIR
+@click.pass_obj
+def backup(above: Path | None, file: Path, folder: Path | None) -> None:
+    """Write both databases and the artifacts into FILE, a tar archive with checksums. What is there when it
+    begins is in it; the server may run, and be in use."""
+    from imagenette.server.backup import backup as run
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what lies half written is removed
+    run(folder or above or _DEFAULT, file, say=_say)
+
+
+@server.command(short_help="A backup's content into an empty or missing folder.")
+@click.argument("file", type=click.Path(path_type=Path))
+@_DIR
+@click.pass_obj
+def restore(above: Path | None, file: Path, folder: Path | None) -> None:
+    """Make DIR, which must be missing or empty, from the backup FILE, once every checksum in it is right."""
+    from imagenette.server.backup import restore as run
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    run(file, folder or above or _DEFAULT, say=_say)
+
+
+def _say(line: str) -> None:
+    click.echo(f"imagenette: {line}", err=True)
+
+
+def _tell(lines: str) -> None:
+    click.echo(lines)

@@ -1,0 +1,93 @@
+"""MLflow and Optuna's dashboard as parts, on either kind of database, and what has to stand there before."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from functools import partial
+
+from imagenette.errors import RunError
+from imagenette.processes import follow_parent
+from imagenette.server import postgres
+from imagenette.server.folder import Folder
+from imagenette.server.leftovers import MARK
+from imagenette.server.parts import Part, answers_http
+
+MOST_WORKERS = 4  # of MLflow: 300 MB each
+
+
+def mlflow(folder: Folder, port: int) -> Part:
+    """MLflow's server; artifacts go through it, so that clients need no way to the folder."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", str(min(MOST_WORKERS, len(os.sched_getaffinity(0))))]
+    command += ["--backend-store-uri", database_address(folder, "mlflow")]
+    command += ["--artifacts-destination", str(folder.artifacts)]
+    # uvicorn kills a worker that does not answer it for 5 s, as a busy machine may make any.
+    command += ["--uvicorn-opts", "--no-access-log --timeout-worker-healthcheck 60"]
+    return Part(
+        name="MLflow",
+        command=command,
+        log=folder.log("mlflow"),
+        answers=lambda: answers_http(port, "/health"),
+        env=_environment(folder) | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        cwd=folder.path,
+        worker_word="spawn_main",  # uvicorn's, by multiprocessing,
+    )
+
+
+def dashboard(folder: Folder, port: int) -> Part:
+    command = [sys.executable, "-c", "from optuna_dashboard._cli import main; main()"]
+    command += [database_address(folder, "optuna"), "--host", "127.0.0.1", "--port", str(port)]
+    return Part(
+        name="Optuna's dashboard",
+        command=command,
+        log=folder.log("dashboard"),
+        answers=lambda: answers_http(port, "/dashboard"),
+        env=_environment(folder),
+        cwd=folder.path,
+    )
+
+
+def has_dashboard() -> bool:
+    return importlib.util.find_spec("optuna_dashboard") is not None
+
+
+def database_address(folder: Folder, name: str) -> str:
+    """As SQLAlchemy reads it."""
+    if folder.form() == "sqlite":
+        return f"sqlite:///{folder.database(name)}"
+    return postgres.address(folder, name)
+
+
+def make_sqlite(folder: Folder) -> None:
+    """Both files, in the mode in which readers do not wait for a writer."""
+    for name in postgres.DATABASES:
+        db = sqlite3.connect(folder.database(name))
+        db.execute("PRAGMA journal_mode=WAL")
+        db.close()
+
+
+def make_tables(folder: Folder) -> None:
+    """Optuna's and a study's: the dashboard makes none. RunError in one line."""
+    code = "from imagenette.study.storage import open_storage, resolve_storage as r; open_storage(r(None))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=_environment(folder) | {"OPTUNA_STORAGE": database_address(folder, "optuna")},
+        capture_output=True,
+        text=True,
+        start_new_session=True,  # Ctrl-C is ours to note
+        preexec_fn=partial(follow_parent, signal.SIGKILL, parent=os.getpid()),
+    )
+    if done.returncode:
+        line = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
+        raise RunError(f"Optuna's tables cannot be made: {line}")
+
+
+def _environment(folder: Folder) -> dict[str, str]:
+    """Ours, without what it says of another MLflow server, run or setting."""
+    ours = {name: text for name, text in os.environ.items() if not name.startswith(("MLFLOW_", "OPTUNA_"))}
+    return ours | {MARK: str(folder.path)}

@@ -1,0 +1,191 @@
+"""Parts in care: restarted, given up, ended to the last child."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from imagenette.errors import RunError
+from imagenette.server import watch as watch_module
+from imagenette.server.folder import Folder
+from imagenette.server.leftovers import MARK, end_leftovers
+from imagenette.server.parts import Part
+from imagenette.server.watch import Watch
+from tests.waiting import wait_until
+
+SLEEPS = "import time; open('up', 'w').close(); time.sleep(60)"
+# With a child that ignores what asks it to stop.
+FAMILY = (
+    "import subprocess, sys, time\n"
+    "code = 'import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)'\n"
+    "child = subprocess.Popen([sys.executable, '-c', code])\n"
+    "open('child', 'w').write(str(child.pid)); open('up', 'w').close(); time.sleep(60)"
+)
+DEAF = "import signal, time; signal.signal(15, signal.SIG_IGN); open('up', 'w').close(); time.sleep(60)"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "PAUSE", 0.05)
+
+
+def part(folder: Path, code: str, name: str = "sleeper") -> Part:
+    folder.mkdir(exist_ok=True)
+    return Part(
+        name=name,
+        command=[sys.executable, "-c", code],
+        log=folder / "log",
+        answers=(folder / "up").exists,
+        env=dict(os.environ),
+        cwd=folder,
+        grace=20.0,
+    )
+
+
+def later(*actions: object) -> threading.Thread:
+    """The actions one after the other, in a thread; then we are asked to stop."""
+
+    def act() -> None:
+        try:
+            for action in actions:
+                action()  # type: ignore[operator]
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+def test_a_part_that_is_killed_is_said_and_started_again_without_its_old_children(tmp_path: Path) -> None:
+    said: list[str] = []
+    child = tmp_path / "child"
+
+    def kill() -> None:
+        old = int(child.read_text())
+        child.unlink()
+        (tmp_path / "up").unlink()
+        os.kill(family.pid, signal.SIGKILL)
+        wait_until(lambda: "sleeper answers again" in said, 20)
+        wait_until(lambda: is_over(old), 10)
+        killed.append(old)
+
+    killed: list[int] = []
+    with Watch(said.append) as watch:
+        family = part(tmp_path, FAMILY)
+        watch.add(family)
+        watch.until_up()
+        thread = later(kill)
+        watch.forever()
+    thread.join()
+    assert killed, said
+    assert said == [
+        "sleeper died (killed by SIGKILL): started again in 0 s",
+        "sleeper answers again",
+        "stopping",
+    ]
+    wait_until(lambda: is_over(int(child.read_text())), 10)  # though it ignores SIGTERM
+
+
+def test_who_dies_again_and_again_is_given_up_after_growing_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "PAUSE", 0.2)
+    said: list[str] = []
+    code = "import sys; open('up', 'w').close(); print('no disk'); sys.exit(3)"
+    dying = part(tmp_path, "import time; open('up', 'w').close(); time.sleep(0.5)")
+    with pytest.raises(RunError) as end, Watch(said.append) as watch:  # noqa: PT012
+        watch.add(dying)
+        watch.until_up()
+        dying.command = [sys.executable, "-c", code]
+        began = time.monotonic()
+        watch.forever()
+    took = time.monotonic() - began
+    log = tmp_path / "log"
+    assert str(end.value) == f"sleeper died 5 times in a row (ended with code 3); the end of {log}: no disk"
+    assert sum("died" in line for line in said) == 4
+    assert took > 0.2 * (1 + 2 + 4 + 8)
+
+
+def test_who_never_answered_is_not_started_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(RunError) as end, Watch(said.append) as watch:  # noqa: PT012
+        watch.add(part(tmp_path, "1 / 0"))
+        watch.until_up()
+    assert said == []
+    assert "sleeper died before it ever answered (ended with code 1)" in str(end.value)
+    assert str(end.value).endswith("ZeroDivisionError: division by zero")
+
+
+def test_parts_stop_in_reverse_order_and_asked_twice_at_once(tmp_path: Path) -> None:
+    stopped: list[str] = []
+
+    class Noted(Part):
+        def stop(self, *args: object, **kwargs: object) -> None:
+            super().stop(*args, **kwargs)  # type: ignore[arg-type]
+            stopped.append(self.name)
+
+    parts = [part(tmp_path / name, code, name) for name, code in (("a", DEAF), ("b", SLEEPS), ("c", SLEEPS))]
+    began = 0.0
+    with Watch(lambda line: None) as watch:
+        for one in parts:
+            one.__class__ = Noted
+            watch.add(one)
+        watch.until_up()
+        thread = later(lambda: None)
+        began = time.monotonic()
+        again = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        again.start()
+        watch.forever()
+    thread.join()
+    assert stopped == ["c", "b", "a"]
+    assert 0.9 < time.monotonic() - began < 15, "a has twenty seconds, unless we are asked twice"
+
+
+def test_a_part_follows_a_watcher_that_is_killed(tmp_path: Path) -> None:
+    """kill -9 leaves no time to stop anything."""
+    pid = os.fork()
+    if pid == 0:
+        part(tmp_path, SLEEPS).start()
+        time.sleep(60)
+        os._exit(1)
+    wait_until((tmp_path / "up").exists, 20)
+    (follower,) = psutil.Process(pid).children()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    wait_until(lambda: is_over(follower.pid), 10)
+
+
+def test_what_a_killed_server_left_is_found_and_ended_and_nothing_else(tmp_path: Path) -> None:
+    folders = [Folder(tmp_path / name) for name in "ab"]
+    processes = []
+    for folder in folders:
+        one = part(folder.path, DEAF)
+        one.env = dict(os.environ) | {MARK: str(folder.path)}
+        one.start()
+        processes.append(one)
+    wait_until(lambda: all((folder.path / "up").exists() for folder in folders), 20)
+    folders[0].postgres.mkdir()
+    (folders[0].postgres / "postmaster.pid").write_text("1\n")
+    assert end_leftovers(folders[0]) == 1
+    assert is_over(processes[0].pid)
+    assert not is_over(processes[1].pid)
+    assert not (folders[0].postgres / "postmaster.pid").exists()
+    assert end_leftovers(folders[0]) == 0
+    for one in processes:
+        one.stop(hurry=lambda: True)
+
+
+def is_over(pid: int) -> bool:
+    """Ended, though perhaps nobody has reaped it."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
