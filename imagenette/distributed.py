@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -12,8 +12,11 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
+from imagenette import hosts
 from imagenette.errors import InputError, RunError
+from imagenette.processes import cores
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)  # longest that one rank may let the others wait
@@ -26,6 +29,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    watch: hosts.Watch | None = None
+    """Over several hosts: who of the others still lives."""
 
     @property
     def first(self) -> bool:
@@ -102,13 +107,19 @@ def join(device: str) -> Iterator[World]:
         # One thread a core over all processes and no more: oneDNN's threads wait for each other spinning, and
         # two processes of two threads on two cores run thirty times slower than one.
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+        torch.set_num_threads(max(1, cores() // processes))
     if "RANK" not in os.environ:
         yield World(0, 1, here)
         return
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    dist.init_process_group(backend, timeout=TIMEOUT)
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    watch = None
+    if hosts.several():
+        hosts.choose_interface(store)
+        watch = hosts.Watch(store, rank, size)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), here)
+        with watch.watching() if watch else nullcontext():
+            yield World(rank, size, here, watch)
     finally:
         dist.destroy_process_group()

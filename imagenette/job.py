@@ -10,6 +10,7 @@ from pathlib import Path
 from imagenette.config import OPERATIONAL, Config, resolve
 from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, EXIT_UNSYNCED, InputError
 from imagenette.files import write_whole
+from imagenette.processes import cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +96,14 @@ def check_output(job: Job) -> None:
 
 
 def claim_output(job: Job) -> None:
-    """Make the output folder and write the config into it, unless that was done before."""
+    """Make the output folder and write the config into it, unless that was done before; the result of an
+    earlier, unfinished attempt goes."""
     path = job.output / "config.json"
-    if path.exists():
-        return
     try:
-        job.output.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(job.config.model_dump(), indent=2) + "\n")
+        (job.output / "result.json").unlink(missing_ok=True)
+        if not path.exists():
+            job.output.mkdir(parents=True, exist_ok=True)
+            write_whole(path, json.dumps(job.config.model_dump(), indent=2) + "\n")
     except OSError as error:
         raise InputError(f"output={job.output} cannot be written: {error.strerror}") from None
 
@@ -144,5 +146,4 @@ def check_batches(config: Config, *, images: int, world_size: int) -> None:
 
 def loader_threads(workers: int) -> int:
     """Threads per process that prepare pictures; 0 = this process's share of the cores."""
-    cores = len(os.sched_getaffinity(0))
-    return workers or max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return workers or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

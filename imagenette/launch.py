@@ -17,14 +17,16 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from imagenette.config import Config
+from imagenette.errors import InputError
 from imagenette.job import Job, Result, check_batches, check_output, check_processes, claim_output
-from imagenette.processes import follow_parent
+from imagenette.processes import cores, follow_parent
 from imagenette.pruning import pruner
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
     from imagenette.data import Dataset
+    from imagenette.hosts import HostLost
 
 PARENT = "IMAGENETTE_PARENT"
 """Process id of whoever started this training and must not be outlived by it."""
@@ -52,9 +54,14 @@ def train(job: Job) -> Result:
     if processes > 1 and not is_rank:
         return run_elastic(job, processes)
     from imagenette import train
+    from imagenette.hosts import HostLost, leave
 
-    with stop_requests() as stopping:
-        return train.run(job, dataset, stop=lambda: bool(stopping), prune=pruner())
+    try:
+        with stop_requests() as stopping:
+            return train.run(job, dataset, stop=lambda: bool(stopping), prune=pruner())
+    except HostLost as host:
+        leave(host, lambda lost: mark_lost(job, lost))
+        raise
 
 
 def prepare(config: Config, processes: int, *, progress: bool = True) -> Dataset:
@@ -91,15 +98,13 @@ def process_count(config: Config, *, gpus: int | None = None) -> int:
 
 def run_elastic(job: Job, processes: int) -> Result:
     """Start this same command once per rank with torch elastic, and wait."""
-    (job.output / "result.json").unlink(missing_ok=True)  # of an earlier, unfinished attempt
-
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE))
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -139,6 +144,19 @@ def lost(job: Job, failure: str) -> Result:
     result = Result(status="failed", unsynced=unsynced, message=message)
     result.write(job.output)
     return result
+
+
+def mark_lost(job: Job, host: HostLost) -> None:
+    """Record the run's end in the stead of a rank 0 that is gone. One that lives has done so, or holds the
+    outbox and is about to."""
+    from imagenette.tracking.outbox import Outbox, holds_run
+
+    if holds_run(job.output):
+        with contextlib.suppress(InputError):
+            with Outbox(job.output) as outbox:
+                ended = any(record.kind == "end" for record in outbox.records[-1:])
+            if not ended:
+                lost(job, str(host).partition(": ")[0])
 
 
 def stored_side(config: Config) -> int:

@@ -140,7 +140,10 @@ def prune(job: Job, state: TrainState, tracker: Tracker) -> Result:
 
 
 def fail(job: Job, tracker: Tracker, error: BaseException) -> None:
-    """Mark the run; the error itself goes on to whoever reports it."""
+    """Mark the run, unless its end is on record already and only the other ranks could not be told; the
+    error itself goes on to whoever reports it."""
+    if Result.read(job.output):
+        return
     status = "diverged" if isinstance(error, Diverged) else "failed"
     message = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
     _end(job, tracker, status, message=message.splitlines()[0] if message else status, description=message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from imagenette.data.images import is_image_name
 from imagenette.data.prepare import Pixels
 from imagenette.errors import InputError
+from imagenette.processes import cores
 from imagenette.registry import Lineage, load_known
 from imagenette.registry.model import Model
 
@@ -99,7 +99,7 @@ def _kind(path: Path) -> str:
 
 def classify(model: Model, files: Sequence[Path], *, top: int, unread: Any) -> Iterator[Answer]:
     """Answers in the order of the files; for one that cannot be read, unread(why) is called instead."""
-    with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         prepared = [(file, pool.submit(_prepare, model, file)) for file in files]
     readable: list[tuple[Path, Pixels]] = []
     for file, future in prepared:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 
 import psutil
 
@@ -28,3 +29,19 @@ def follow_parent(number: signal.Signals, *, parent: int | None = None) -> None:
     ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG
     if os.getppid() != parent:  # it ended before we asked
         os.kill(os.getpid(), number)
+
+
+def cores() -> int:
+    """CPU cores that this process may use: those it is bound to, and no more than a container's quota."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
+
+
+def outlast(process: int, *, seconds: int) -> None:
+    """Leave a small process behind that kills another one if it has not ended after so many seconds."""
+    script = (
+        f"for i in $(seq {2 * seconds}); do sleep 0.5; kill -0 {process} || exit; done; kill -9 {process}"
+    )
+    none = subprocess.DEVNULL
+    subprocess.Popen(["sh", "-c", script], stdin=none, stdout=none, stderr=none, start_new_session=True)

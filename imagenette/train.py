@@ -44,11 +44,13 @@ def run(
         facts = {"parameters": str(models.parameter_count(state.net)), **machine(world.device, world.size)}
         opened = world.first_does(lambda: lifecycle.introduce(job, dataset, facts=facts))
         tracker = opened or null_tracker()
+        if world.watch and world.first:
+            world.watch.last_words = lambda lost: lifecycle.fail(job, tracker, lost)
         try:
             ended = train(job, dataset, task, state, store, tracker, world, stop=stop, prune=prune)
         except BaseException as error:
             if world.first:
-                lifecycle.fail(job, tracker, error)
+                lifecycle.fail(job, tracker, world.watch.cause(error) if world.watch else error)
             raise
         result = world.from_first(ended)
         assert result is not None

@@ -20,6 +20,7 @@ from imagenette.data.images import decode
 from imagenette.data.layout import shown
 from imagenette.data.scan import Entry, Scan
 from imagenette.errors import InputError
+from imagenette.processes import cores
 
 
 def decode_into(folder: Path, scan: Scan, side: int, *, progress: bool = False) -> None:
@@ -46,7 +47,7 @@ def _decode_all(path: Path, targets: dict[str, tuple[_Rows, int, Entry]], side: 
             raise InputError(f"data={path}: {shown(name)} changed while it was read")
         rows.write(row, decode(data, f"data={path}: {shown(name)}", side))
 
-    threads = len(os.sched_getaffinity(0))
+    threads = cores()
     pending: deque[Future[None]] = deque()
     done = 0
     with (

@@ -29,7 +29,7 @@ from imagenette.errors import (
 )
 from imagenette.files import write_whole
 from imagenette.launch import process_count, stop_requests
-from imagenette.processes import follow_parent
+from imagenette.processes import cores, follow_parent
 from imagenette.study.checks import check_data, check_facts, check_same, facts, planned
 from imagenette.study.crew import Crew, Share, share_out, visible_gpus
 from imagenette.study.definition import Definition
@@ -71,7 +71,7 @@ def run_study(definition: Definition, plan: Plan) -> int:
     """Run or resume; the exit code. InputError before anything is made or changed."""
     if "MLFLOW_RUN_ID" in os.environ:
         follow_parent(signal.SIGTERM)  # `mlflow run`, when stopped, leaves its child running
-    shares = share_out(plan.workers, cores=len(os.sched_getaffinity(0)), gpus=visible_gpus())
+    shares = share_out(plan.workers, cores=cores(), gpus=visible_gpus())
     digests = check_data(definition, shares)
     storage = open_storage(plan.storage)
     with said_in_one_line(), stop_requests() as stopping:
