@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # uv installs the lock in seconds and shares files between environments; it is itself installed by pip.
 UV := $(BIN)/uv
 
-.PHONY: demo study-demo test test-slow check install lock clean
+.PHONY: demo study-demo test test-slow test-stack check install lock clean
 
 install: $(VENV)/installed
 
@@ -32,6 +32,9 @@ test: install  ## every test, 10 to 15 minutes on 2 cores
 test-slow: install  ## proofs of minutes: the whole tour, trials exactly once, 200 races of promoters, false claims, 5,000 fuzzed requests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow --timeout 1800
 
+test-stack: install  ## the containers, on a Docker engine: twenty minutes with the building of the images
+	docker/check
+
 check: install  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -41,8 +44,13 @@ check: install  ## format, lint, types, import rules
 lock: install  ## pin everything anew, with hashes and without addresses
 	$(UV) pip compile pyproject.toml -o requirements.lock --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --quiet
-	$(UV) pip compile pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock --universal \
+	$(UV) pip compile pyproject.toml --extra dev --extra server -c requirements.lock -o requirements-dev.lock --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+	# boto3 wants an older python-dateutil than the rest; everything else as above
+	grep -oE '^[a-z0-9._-]+==[^ \\]+( ;[^\\]*)?' requirements.lock | grep -v '^python-dateutil==' >$(VENV)/constraints.txt
+	rm -f docker/tracking.lock
+	$(UV) pip compile docker/tracking.in -c $(VENV)/constraints.txt -o docker/tracking.lock --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

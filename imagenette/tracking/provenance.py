@@ -49,7 +49,10 @@ def now() -> str:
 
 @cache
 def git_commit() -> str | None:
-    """Commit of this package's code; None if it was installed rather than cloned."""
+    """Commit of this package's code: of its clone, or what an image was built from (IMAGENETTE_COMMIT); None
+    if it was installed."""
+    if built := os.environ.get("IMAGENETTE_COMMIT"):
+        return built
     # A virtual environment inside some other repository is not that repository's code.
     if _git("ls-files", "--error-unmatch", "__init__.py") is None:
         return None

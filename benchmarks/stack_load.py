@@ -1,0 +1,177 @@
+"""Workers that log through the stack's MLflow at a steady rate; what it cost, and whether anything was lost.
+
+    python benchmarks/stack_load.py --password-file docker/secrets/password --json
+    benchmarks/DATE-stack-load.json
+
+Each worker is a process with a kept connection: it opens a run, then logs epochs (one batch of ten metrics a
+call), a param and a tag every twentieth call, and ends the run after fifty epochs for the next. Calls start
+by the clock, not when the last one has been answered, and a call's time counts from when it should have
+started: a server that stalls is not let off the calls that waited. Afterwards every acknowledged metric is
+read back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import http.client
+import json
+import multiprocessing
+import platform
+import time
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+METRICS = [f"{split}/{name}" for split in ("train", "holdout", "test") for name in ("loss", "accuracy")]
+METRICS += ["lr", "speed/images_per_second", "speed/epoch_seconds", "system/memory_gb"]
+EPOCHS = 50
+
+
+@dataclass
+class Written:
+    """What one worker saw."""
+
+    seconds: list[float] = field(default_factory=list)
+    """From when each call should have started to its answer."""
+    runs: dict[str, int] = field(default_factory=dict)
+    """Acknowledged epochs of each run."""
+    errors: list[str] = field(default_factory=list)
+
+
+class Client:
+    """MLflow's REST API over one kept connection."""
+
+    def __init__(self, uri: str, password: str) -> None:
+        self._address = urlsplit(uri)
+        pair = base64.b64encode(f"imagenette:{password}".encode()).decode()
+        self._headers = {"Authorization": f"Basic {pair}", "Content-Type": "application/json"}
+        self._connect()
+
+    def _connect(self) -> None:
+        assert self._address.hostname
+        self._http = http.client.HTTPConnection(self._address.hostname, self._address.port, timeout=60)
+
+    def __call__(self, method: str, path: str, body: Any = None) -> Any:
+        try:
+            content = None if body is None else json.dumps(body)
+            self._http.request(method, f"/api/2.0/mlflow/{path}", body=content, headers=self._headers)
+            answer = self._http.getresponse()
+            said = answer.read()
+        except (OSError, http.client.HTTPException):
+            self._http.close()
+            self._connect()
+            raise
+        if answer.status != 200:
+            raise RuntimeError(f"{path}: {answer.status} {said[:200]!r}")
+        return json.loads(said)
+
+
+def write(uri: str, password: str, experiment: str, rate: float, until: float, worker: int, out: Any) -> None:
+    """One worker's process. rate: calls a second. until: unix seconds."""
+    client, written = Client(uri, password), Written()
+    run, epoch, calls = "", 0, 0
+    due = time.time() + worker / 8 / rate
+    while due < until:
+        time.sleep(max(0.0, due - time.time()))
+        try:
+            if not run:
+                body = {
+                    "experiment_id": experiment,
+                    "start_time": int(1000 * time.time()),
+                    "run_name": f"load-{worker}",
+                }
+                run, epoch = client("POST", "runs/create", body)["run"]["info"]["run_id"], 0
+                written.runs[run] = 0
+            elif epoch == EPOCHS:
+                client("POST", "runs/update", {"run_id": run, "status": "FINISHED"})
+                run = ""
+            elif calls % 20 == 19:
+                client("POST", "runs/set-tag", {"run_id": run, "key": "heartbeat", "value": str(calls)})
+            else:
+                now = int(1000 * time.time())
+                epoch += 1
+                batch = [{"key": key, "value": epoch / 7, "timestamp": now, "step": epoch} for key in METRICS]
+                client("POST", "runs/log-batch", {"run_id": run, "metrics": batch})
+                written.runs[run] += 1
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
+            written.errors.append(f"{type(error).__name__}: {error}"[:200])
+        written.seconds.append(time.time() - due)
+        calls += 1
+        due += 1 / rate
+    out.put(asdict(written))
+
+
+def lost(client: Client, runs: dict[str, int]) -> int:
+    """Acknowledged metrics that are not there, once each."""
+    missing = 0
+    for run, epochs in runs.items():
+        for key in METRICS:
+            path = f"metrics/get-history?run_id={run}&metric_key={key}&max_results=1000"
+            steps = [int(m["step"]) for m in client("GET", path).get("metrics", [])]
+            missing += len(set(range(1, epochs + 1)) - set(steps)) + (len(steps) - len(set(steps)))
+    return missing
+
+
+def measure(uri: str, password: str, *, workers: int, rate: float, seconds: float) -> dict[str, Any]:
+    """rate: calls a second, of all workers together."""
+    client = Client(uri, password)
+    name = f"load {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    experiment = client("POST", "experiments/create", {"name": name})["experiment_id"]
+    context = multiprocessing.get_context("spawn")
+    out, until = context.Queue(), time.time() + 3 + seconds
+    work = [
+        context.Process(target=write, args=(uri, password, experiment, rate / workers, until, index, out))
+        for index in range(workers)
+    ]
+    began = time.time()
+    for process in work:
+        process.start()
+    written = [out.get(timeout=seconds + 120) for _ in work]
+    took = time.time() - began
+    for process in work:
+        process.join()
+    times = sorted(time for one in written for time in one["seconds"])
+    runs = {run: epochs for one in written for run, epochs in one["runs"].items()}
+    errors = [error for one in written for error in one["errors"]]
+    return {
+        "workers": workers,
+        "asked_calls_per_second": rate,
+        "seconds": round(took, 1),
+        "calls": len(times),
+        "calls_per_second": round(len(times) / took, 1),
+        "p50_ms": round(1000 * times[len(times) // 2], 1),
+        "p99_ms": round(1000 * times[int(0.99 * len(times))], 1),
+        "max_ms": round(1000 * times[-1], 1),
+        "errors": len(errors),
+        "first_errors": errors[:3],
+        "runs": len(runs),
+        "metrics_acknowledged": sum(runs.values()) * len(METRICS),
+        "metrics_lost_or_doubled": lost(Client(uri, password), runs),
+        "machine": platform.processor() or platform.machine(),
+        "mlflow": version("mlflow"),
+        "when": time.strftime("%Y-%m-%d"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--uri", default="http://127.0.0.1:5000")
+    parser.add_argument("--password-file", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=110, help="calls a second of all workers together")
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    password = args.password_file.read_text().strip()
+    figures = measure(args.uri, password, workers=args.workers, rate=args.rate, seconds=args.seconds)
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if args.json:
+        args.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
