@@ -11,7 +11,7 @@ import sys
 from functools import partial
 
 from imagenette.errors import RunError
-from imagenette.processes import follow_parent
+from imagenette.processes import cores, follow_parent
 from imagenette.server import postgres
 from imagenette.server.folder import Folder
 from imagenette.server.leftovers import MARK
@@ -23,7 +23,7 @@ MOST_WORKERS = 4  # of MLflow: 300 MB each
 def mlflow(folder: Folder, port: int) -> Part:
     """MLflow's server; artifacts go through it, so that clients need no way to the folder."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", str(min(MOST_WORKERS, len(os.sched_getaffinity(0))))]
+    command += ["--workers", str(min(MOST_WORKERS, cores()))]
     command += ["--backend-store-uri", database_address(folder, "mlflow")]
     command += ["--artifacts-destination", str(folder.artifacts)]
     # uvicorn kills a worker that does not answer it for 5 s, as a busy machine may make any.
@@ -40,20 +40,20 @@ def mlflow(folder: Folder, port: int) -> Part:
 
 
 def dashboard(folder: Folder, port: int) -> Part:
-    command = [sys.executable, "-c", "from optuna_dashboard._cli import main; main()"]
-    command += [database_address(folder, "optuna"), "--host", "127.0.0.1", "--port", str(port)]
+    """Its names are loopback's, so that no web page reaches it by a name of its own."""
+    command = [sys.executable, "-m", "imagenette.dashboard", "--port", str(port), "--no-password"]
     return Part(
         name="Optuna's dashboard",
         command=command,
         log=folder.log("dashboard"),
-        answers=lambda: answers_http(port, "/dashboard"),
-        env=_environment(folder),
+        answers=lambda: answers_http(port, "/health"),
+        env=_environment(folder) | {"OPTUNA_STORAGE": database_address(folder, "optuna")},
         cwd=folder.path,
     )
 
 
 def has_dashboard() -> bool:
-    return importlib.util.find_spec("optuna_dashboard") is not None
+    return all(importlib.util.find_spec(package) for package in ("optuna_dashboard", "a2wsgi"))
 
 
 def database_address(folder: Folder, name: str) -> str:

@@ -79,10 +79,11 @@ def silent(host: str, rank: int, seconds: int) -> str:
 def test_a_run_cut_apart_ends_in_words_and_goes_on_on_one_host_to_the_same_weights(
     hosts, train, start, tmp_path
 ):
-    output, tiny = tmp_path / "run", {"epochs": "3", "limit": "240"}
+    output, whole, tiny = tmp_path / "run", tmp_path / "whole", {"epochs": "3", "limit": "240"}
     with train(output, env={"IMAGENETTE_SILENCE": "10"}, **tiny) as nodes:
         reaches_epoch(output, 1, nodes)
         hosts[0].run("ip", "link", "set", "cable", "down")
+        uncut = start(whole, nproc="2", **tiny)  # meanwhile: two silent hosts leave the cores to it
         # beta's torchrun hangs in a call to the store on alpha, and is killed.
         assert ends(nodes, 60)[1] == -signal.SIGKILL
         assert nodes[0].words == [f"imagenette: {silent('beta', 1, 10)}"]
@@ -92,11 +93,10 @@ def test_a_run_cut_apart_ends_in_words_and_goes_on_on_one_host_to_the_same_weigh
     assert (ended.status, ended.message) == ("failed", silent("beta", 1, 10))
     assert len(logged_epochs(output)) < 3, "cut too late to show anything"
 
-    whole = tmp_path / "whole"
-    for folder in (output, whole):
-        training = start(folder, nproc="2", **tiny)
-        training.reaches_epoch(3, seconds=150)
-        os.killpg(training.process.pid, signal.SIGKILL)  # figures and models show nothing more
+    resumed = start(output, nproc="2", **tiny)
+    resumed.reaches_epoch(3, seconds=150)
+    os.killpg(resumed.process.pid, signal.SIGKILL)  # figures and models show nothing more
+    assert uncut.wait() == 74, uncut.said
     assert [step for step, _ in metric_history(output)] == [1, 2, 3], "each epoch once"
     assert metric_history(output) == metric_history(whole)
     ours, theirs = weights(output), weights(whole)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.compose import SERVERS, Stack, lacking
+from tests.stack.compose import SERVERS, Stack, lacking, until
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +24,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     try:
         stack.compose("up", "-d")
         stack.healthy(SERVERS)
+        until(lambda: stack.ask("mlflow", "/version").status == 200, 60)  # its account is made
         print(f"images built in {built - began:.0f} s, healthy after {time.monotonic() - built:.0f} s more")
         yield stack
     finally:
