@@ -1,5 +1,5 @@
-"""MLflow's server behind its own basic auth, and nothing but /health for anybody else: by itself it also shows
-its pages' files and what it is set to (server-info) to anybody.
+"""MLflow's server behind its own basic auth, and nothing but /health for anybody else: by itself it also
+shows its pages' files and what it is set to (server-info) to anybody.
 
     python -m imagenette.stack.tracking OPTIONS        # of `mlflow server`
 """
