@@ -19,16 +19,22 @@ MARK = "IMAGENETTE_SERVER_FOLDER"
 
 def end_leftovers(folder: Folder) -> int:
     """End them, the database gently; gives how many processes. Only for the holder of the folder."""
-    databases = database_processes(folder)
-    marked = _processes(lambda p: p.pid != os.getpid() and p.environ().get(MARK) == str(folder.path))
-    others = [process for process in marked if process not in databases]
-    send(others, signal.SIGKILL)
-    send(databases, signal.SIGINT)  # to the first of them: a fast shutdown
-    send(still_there(databases, seconds=20), signal.SIGKILL)
-    still_there([*databases, *others], seconds=10)
+    ended = 0
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        databases = database_processes(folder)
+        marked = _processes(lambda p: p.pid != os.getpid() and p.environ().get(MARK) == str(folder.path))
+        others = [process for process in marked if process not in databases]
+        if not databases and not others:
+            break
+        send(others, signal.SIGKILL)
+        send(databases, signal.SIGINT)  # to the first of them: a fast shutdown
+        send(still_there(databases, seconds=20), signal.SIGKILL)
+        still_there([*databases, *others], seconds=10)
+        ended += len(databases) + len(others)  # again: one of them may just have started another
     # A process id in it may by now be another program's, and PostgreSQL would not start beside that.
     (folder.postgres / "postmaster.pid").unlink(missing_ok=True)
-    return len(databases) + len(others)
+    return ended
 
 
 def database_processes(folder: Folder) -> list[psutil.Process]:

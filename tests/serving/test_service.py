@@ -111,7 +111,7 @@ def test_slow_endless_and_broken_off_bodies_hold_nobody_up_and_a_stop_loses_no_o
     assert min(times).total_seconds() < 0.04, "no answer waits for a delayed acknowledgement"
 
     host, port = service.url.removeprefix("http://").split(":")
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     slow = socket.create_connection((host, int(port)))
     slow.sendall(head + b"Content-Length: 1000\r\n\r\n--x")
     gone = socket.create_connection((host, int(port)))
