@@ -54,6 +54,9 @@ class Config(BaseModel):
     # convolution (2.15, CPU) leaves weight gradients unwritten that no loss would ever show.
     size: Annotated[int, Field(ge=32, le=1024)] = 128
     """Training resolution, px."""
+    start_size: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Training resolution of the first epoch, px; it grows to `size` in steps of 16 px over the first 80 % of
+    the epochs, which costs about 60 % of the time from half the size. 0 = size from the start."""
     test_size: Annotated[int, Field(ge=0, le=1024)] = 0
     """Resolution of holdout and test images, px; 0 = size."""
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.1

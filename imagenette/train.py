@@ -13,7 +13,7 @@ from imagenette.checkpoint import Checkpoints
 from imagenette.config import Config
 from imagenette.data import Dataset
 from imagenette.data.batches import EvalBatches, TrainBatches
-from imagenette.data.plan import split_positions
+from imagenette.data.plan import epoch_sizes, split_positions
 from imagenette.distributed import World, join
 from imagenette.job import Job, Result, loader_threads
 from imagenette.loop import Stopped, Task, TrainState, evaluate, fit, new_state
@@ -101,7 +101,7 @@ def make_task(config: Config, dataset: Dataset, world: World) -> Task:
         seed=config.seed,
         batch_size=config.batch_size,
         drop_last=config.drop_last,
-        size=config.size,
+        sizes=epoch_sizes(config.epochs, first=config.start_size, last=config.size),
         crop_scale=config.crop_scale,
         flip=config.flip,
         ahead=2 if world.device.type == "cuda" else 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -31,17 +31,16 @@ class Batch:
 class Resizer:
     """Crops, resizes (bilinear, antialiased, torchvision's native uint8 kernel) and mirrors, on threads."""
 
-    def __init__(self, split: Split, *, size: int, threads: int) -> None:
+    def __init__(self, split: Split, *, threads: int) -> None:
         self._images = torch.from_numpy(split.images)  # [n, side, side, 3], a memory map
-        self._size = size
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="resize")
 
     def start(
-        self, order: Ints, boxes: Ints, flips: npt.NDArray[np.bool_]
+        self, order: Ints, boxes: Ints, flips: npt.NDArray[np.bool_], *, size: int
     ) -> tuple[Pixels, list[Future[None]]]:
         """[b, size, size, 3] that is whole once the futures are done."""
-        out = np.empty((len(order), self._size, self._size, 3), dtype=np.uint8)
+        out = np.empty((len(order), size, size, 3), dtype=np.uint8)
         shares = [slice(t, None, self._threads) for t in range(self._threads)]
         return out, [self._pool.submit(self._fill, out[s], order[s], boxes[s], flips[s]) for s in shares]
 
@@ -50,7 +49,7 @@ class Resizer:
             out, order, boxes.tolist(), flips, strict=True
         ):
             crop = self._images[index, top : top + height, left : left + width]
-            picture = resize(crop, self._size)
+            picture = resize(crop, len(out[0]))
             row[:] = picture[:, ::-1] if flip else picture
 
 
@@ -70,7 +69,7 @@ class TrainBatches:
         seed: int,
         batch_size: int,
         drop_last: bool,
-        size: int,
+        sizes: Sequence[int],
         crop_scale: float,
         flip: bool,
         rank: int = 0,
@@ -78,13 +77,14 @@ class TrainBatches:
         threads: int = 1,
         ahead: int = 0,
     ) -> None:
-        """batch_size: global. positions: of the split, those to train on. ahead: batches made while one is in
+        """batch_size: global. positions: of the split, those to train on. sizes: training resolution of each
+        epoch, px; the last one's also of those that come after. ahead: batches made while one is in
         use; worth it beside a GPU, while on the CPU it would only disturb the step's own threads."""
         self._split, self._positions = split, positions
         self._labels = torch.from_numpy(split.labels)
         self._seed, self._scale, self._flip = seed, crop_scale, flip
         self._rank, self._world_size, self._ahead = rank, world_size, ahead
-        self._resizer = Resizer(split, size=size, threads=threads)
+        self._sizes, self._resizer = sizes, Resizer(split, threads=threads)
         self._bounds = batch_bounds(len(positions), batch_size, drop_last=drop_last)
 
     @property
@@ -108,12 +108,13 @@ class TrainBatches:
             scale=self._scale,
             flip=self._flip,
         )
+        size = self._sizes[min(epoch, len(self._sizes)) - 1]
         made: deque[tuple[Pixels, list[Future[None]], Ints, int]] = deque()
         for first, last in self._bounds[start:]:
             part = shard(last - first, self._rank, self._world_size)
             rows = slice(first + part.start, first + part.stop)
             order = plan.order[rows]
-            pixels, futures = self._resizer.start(order, plan.boxes[rows], plan.flips[rows])
+            pixels, futures = self._resizer.start(order, plan.boxes[rows], plan.flips[rows], size=size)
             made.append((pixels, futures, order, last - first))
             if len(made) > self._ahead:
                 yield self._finish(*made.popleft())
@@ -152,7 +153,7 @@ class EvalBatches:
         self.images = len(positions)
         self._positions = positions[part]
         self._labels = torch.from_numpy(split.labels[self._positions])
-        self._resizer = Resizer(split, size=size, threads=threads)
+        self._resizer, self._size = Resizer(split, threads=threads), size
         self._side, self._batch_size = split.images.shape[1], batch_size
         self._steps = -(-max(-(-len(positions) // world_size), 1) // batch_size)
         self._pixels: list[Pixels] = []
@@ -168,7 +169,7 @@ class EvalBatches:
 
     def _make(self, order: Ints) -> Pixels:
         whole = np.tile([0, 0, self._side, self._side], (len(order), 1))
-        pixels, futures = self._resizer.start(order, whole, np.zeros(len(order), dtype=bool))
+        pixels, futures = self._resizer.start(order, whole, np.zeros(len(order), dtype=bool), size=self._size)
         for future in futures:
             future.result()
         return pixels

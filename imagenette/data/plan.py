@@ -14,6 +14,8 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 
 RATIO = (3 / 4, 4 / 3)  # of width to height of a crop, torchvision's RandomResizedCrop
+SIZE_STEP = 16  # px; sizes between would be slower, not better: a ResNet's stages halve them four times
+GROWN = 0.8  # of the epochs, after which the training resolution is the last one
 TRIES = 10  # crops drawn until one fits inside the image, as there
 
 
@@ -87,6 +89,14 @@ def to_stored(boxes: Ints, sizes: npt.NDArray[np.integer], side: int) -> Ints:
     start = np.minimum(np.rint(boxes[:, :2] * unit), side - 1).astype(np.int64)
     stop = np.rint((boxes[:, :2] + boxes[:, 2:]) * unit).astype(np.int64)
     return np.concatenate([start, np.maximum(stop - start, 1)], axis=1)
+
+
+def epoch_sizes(epochs: int, *, first: int, last: int) -> list[int]:
+    """Training resolution of each epoch, px: from first to last in equal shares of the first 80 % of the
+    epochs, a step being 16 px; last from there on. Never beyond last; first = 0 means last."""
+    steps = max(-(-(last - first) // SIZE_STEP), 0) if first else 0
+    grown = [first + SIZE_STEP * int(steps * epoch / (GROWN * epochs) + 1e-9) for epoch in range(epochs)]
+    return [min(size, last) if steps else last for size in grown]
 
 
 def stratified(labels: Ints, count: int, *, seed: int) -> Ints:

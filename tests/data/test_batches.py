@@ -23,7 +23,7 @@ def make_split(n=23, side=12, seed=0):
 
 
 def train_batches(split, **kwargs):
-    defaults = {"seed": 5, "batch_size": 8, "drop_last": False, "size": 10, "crop_scale": 0.3, "flip": True}
+    defaults = {"seed": 5, "batch_size": 8, "drop_last": False, "sizes": [10], "crop_scale": 0.3, "flip": True}
     return TrainBatches(split, np.arange(len(split)), **(defaults | kwargs))
 
 
