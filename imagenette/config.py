@@ -39,7 +39,12 @@ class Config(BaseModel):
 
     # -- what is trained, on what ------------------------------------------------------------------
     depth: Depth = 18
-    """Layers of the ResNet (torchvision's, random initialization)."""
+    """Layers of the ResNet (random initialization)."""
+    architecture: Annotated[str, Field(min_length=1)] = "resnet"
+    """resnet (torchvision's), xresnet (deep stem, pooled shortcuts, squeeze-and-excitation), both of `depth`;
+    or a network of timm's by name, whatever the depth."""
+    activation: Literal["relu", "silu", "gelu", "mish"] = "relu"
+    """Of xresnet and of those of timm's networks that leave the choice."""
     data: Annotated[str, Field(min_length=1)] = "imagenette"
     """digits (ships with scikit-learn, needs no network), imagenette, imagenette-320px, imagenette-160px
     (published archives, downloaded once), or a path to a folder or archive with train/ and val/."""
@@ -72,16 +77,16 @@ class Config(BaseModel):
     """Images per optimizer step, summed over processes."""
     drop_last: bool = True
     """Leave out an epoch's last batch when it is not full."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """sgd with momentum, or adamw."""
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
+    """sgd with momentum, adamw, or muon: momentum made orthogonal, for filters; sgd for the rest."""
     lr: Annotated[float, Field(gt=0, le=100)] = 0.1
     """Peak learning rate."""
     momentum: Share = 0.9
-    """SGD's momentum; AdamW's beta1."""
+    """Momentum of sgd and muon; AdamW's beta1."""
     nesterov: bool = True
-    """Nesterov's momentum (sgd only)."""
+    """Nesterov's momentum (sgd and muon)."""
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 5e-4
-    """L2 penalty of sgd, decoupled decay of adamw."""
+    """L2 penalty of sgd, decoupled decay of adamw and muon."""
     decay_norm_bias: bool = False
     """Also decay batch-norm weights and biases."""
     schedule: Literal["onecycle", "cosine", "flat-cosine", "step", "constant"] = "onecycle"
@@ -130,6 +135,13 @@ class Config(BaseModel):
         """16 hex digits, equal for two runs that compute the same thing."""
         same = {name: text for name, text in self.params().items() if name not in OPERATIONAL}
         return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def network(self) -> str:
+        """What a saved model says of itself: `resnet18`, `xresnet34-silu`, `timm/resnet26d`."""
+        own = self.architecture in ("resnet", "xresnet")
+        name = f"{self.architecture}{self.depth}" if own else f"timm/{self.architecture}"
+        return name if self.activation == "relu" else f"{name}-{self.activation}"
 
     @property
     def eval_size(self) -> int:
@@ -194,10 +206,26 @@ def resolve(given: Mapping[str, Any]) -> Config:
         fixed = {name: value for name, value in layers.items() if not callable(value)}
         config = Config.model_validate(fixed)
         derived = {name: derive(config) for name, derive in layers.items() if callable(derive)}
-        return Config.model_validate(fixed | derived)
+        return _agreeing(Config.model_validate(fixed | derived))
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise InputError(f"{name}={error.errors()[0]['input']}: {name} must be {allowed(name)}") from None
+
+
+def _agreeing(config: Config) -> Config:
+    """The config, where its knobs go together; InputError where they do not."""
+    if config.start_size and not 32 <= config.start_size <= config.size:
+        raise InputError(
+            f"start_size={config.start_size}: start_size must be 0 or from 32 to size={config.size}"
+        )
+    if config.architecture == "resnet" and config.activation != "relu":
+        raise InputError(
+            f"activation={config.activation}: architecture=resnet has relu; choose architecture=xresnet"
+        )
+    if config.architecture not in ("resnet", "xresnet") and (config.bn_group or config.sync_bn):
+        knob = f"bn_group={config.bn_group}" if config.bn_group else "sync_bn=true"
+        raise InputError(f"{knob}: only architecture=resnet and xresnet have it, not {config.architecture}")
+    return config
 
 
 def canonical(value: Any) -> str:

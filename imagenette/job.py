@@ -44,11 +44,21 @@ class Job:
         """The config in words, without its seed: `resnet18 digits 32px epochs=6 lr=0.001`."""
         config = self.config
         usual = resolve({"recipe": config.recipe, "data": config.data, "epochs": config.epochs}).params()
-        told = {"depth", "data", "size", "seed", "epochs", "recipe", *OPERATIONAL}
+        told = {
+            "depth",
+            "architecture",
+            "activation",
+            "data",
+            "size",
+            "seed",
+            "epochs",
+            "recipe",
+            *OPERATIONAL,
+        }
         own = [f"{k}={v}" for k, v in config.params().items() if k not in told and v != usual[k]]
         recipe = [] if config.recipe == "fast" else [config.recipe]
         what = [
-            f"resnet{config.depth}",
+            config.network,
             Path(config.data).stem,
             f"{config.size}px",
             f"epochs={config.epochs}",

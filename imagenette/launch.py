@@ -68,7 +68,9 @@ def prepare(config: Config, processes: int, *, progress: bool = True) -> Dataset
     """The data set, decoded and checked against the config. Done before any rank exists, so that bad input
     ends in one line and not in one from each rank."""
     from imagenette.data import open_dataset
+    from imagenette.models import check
 
+    check(config.architecture)
     dataset = open_dataset(config.data, side=stored_side(config), progress=progress)
     check_fit(config, dataset, processes)
     return dataset

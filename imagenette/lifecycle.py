@@ -112,7 +112,7 @@ def finish(
             size=config.eval_size,
             mean=MEAN,
             std=STD,
-            architecture=f"resnet{config.depth}",
+            architecture=config.network,
             proof=Proof.sample(dataset.test.names, pictures, said),
             metadata={"epoch": str(epoch), "data_digest": dataset.digest, "depth": str(config.depth)},
         )

@@ -1,8 +1,11 @@
-"""The networks: torchvision's ResNets with random weights. Knows nothing of data or training."""
+"""The networks, with random weights: torchvision's ResNets, and others by name. Knows nothing of data or
+training."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,33 +21,103 @@ BUILDERS: dict[int, Callable[..., nn.Module]] = {
     101: resnet.resnet101,
     152: resnet.resnet152,
 }
+LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 def build(
-    depth: int, *, classes: int, seed: int, zero_init: bool = False, bn_group: int = 0, sync_bn: bool = False
+    depth: int,
+    *,
+    classes: int,
+    seed: int,
+    architecture: str = "resnet",
+    activation: str = "relu",
+    zero_init: bool = False,
+    bn_group: int = 0,
+    sync_bn: bool = False,
 ) -> nn.Module:
-    """A ResNet taking [n, 3, h, w] to logits [n, classes]. The same seed gives the same weights; torch's
-    global random state is left as it was."""
+    """A network taking [n, 3, h, w] to logits [n, classes]: `resnet` and `xresnet` of `depth`, or any of
+    timm's by name, whatever the depth. The same seed gives the same weights; torch's global random state is
+    left as it was. Raises InputError for a name that timm does not know either."""
+    norm = norm_layer(bn_group, sync_bn=sync_bn)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = BUILDERS[depth](
-            weights=None,
-            num_classes=classes,
-            zero_init_residual=zero_init,
-            norm_layer=norm_layer(bn_group, sync_bn=sync_bn),
-        )
+        if architecture == "resnet":
+            net = BUILDERS[depth](
+                weights=None, num_classes=classes, zero_init_residual=zero_init, norm_layer=norm
+            )
+        elif architecture == "xresnet":
+            net = xresnet(depth, classes=classes, activation=activation, zero_init=zero_init, norm=norm)
+        else:
+            net = from_timm(architecture, classes=classes, activation=activation)
     for module in net.modules():
         if isinstance(module, GroupedBatchNorm):
             module.group = bn_group
     return net.to(memory_format=torch.channels_last)
 
 
-def by_name(architecture: str, *, classes: int) -> nn.Module:
-    """A network to load weights into: `resnet18` to `resnet152`. Raises InputError for another name."""
-    known = {f"resnet{depth}": depth for depth in BUILDERS}
-    if architecture not in known:
-        raise InputError(f"architecture {architecture!r}: allowed are {', '.join(known)}")
-    return build(known[architecture], classes=classes, seed=0)
+def xresnet(
+    depth: int, *, classes: int, activation: str, zero_init: bool, norm: type[nn.Module]
+) -> nn.Module:
+    """The public leaderboard's kind: a stem of three 3 x 3 convolutions and pooled shortcuts (He et al. 2018,
+    "bag of tricks"), squeeze-and-excitation, a smooth activation. timm's parts."""
+    from timm.layers.create_act import get_act_layer
+    from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+
+    block: Any = BasicBlock if depth < 50 else Bottleneck
+    net = ResNet(
+        block,
+        LAYERS[depth],
+        num_classes=classes,
+        stem_type="deep",
+        stem_width=32,
+        avg_down=True,
+        act_layer=get_act_layer(activation),
+        norm_layer=norm,
+        block_args={"attn_layer": "se"},
+        zero_init_last=zero_init,
+    )
+    assert isinstance(net, nn.Module)
+    return net
+
+
+def check(architecture: str) -> None:
+    """InputError for an architecture that there is not."""
+    if architecture in ("resnet", "xresnet"):
+        return
+    import timm  # seconds
+
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f" ({', '.join(near)}?)" if near else ""
+        raise InputError(f"architecture={architecture}: must be resnet, xresnet or a network of timm's{hint}")
+
+
+def from_timm(name: str, *, classes: int, activation: str) -> nn.Module:
+    """timm's network of that name; activation: in place of relu, where the network has a choice."""
+    import timm
+
+    check(name)
+    chosen: dict[str, Any] = {} if activation == "relu" else {"act_layer": activation}
+    try:
+        net = timm.create_model(name, pretrained=False, num_classes=classes, **chosen)
+    except TypeError:
+        raise InputError(f"activation={activation}: architecture={name} has its own") from None
+    assert isinstance(net, nn.Module)
+    return net
+
+
+def by_name(name: str, *, classes: int) -> nn.Module:
+    """A network to load weights into, of a name that `Config.network` gave. Raises InputError for another."""
+    family, _, activation = name.partition("-")
+    activation = activation or "relu"
+    if family.startswith("timm/"):
+        return build(18, classes=classes, seed=0, architecture=family[5:], activation=activation)
+    for depth in BUILDERS:
+        for architecture in ("resnet", "xresnet"):
+            if family == f"{architecture}{depth}":
+                return build(depth, classes=classes, seed=0, architecture=architecture, activation=activation)
+    known = ", ".join(f"resnet{depth}" for depth in BUILDERS)
+    raise InputError(f"architecture {name!r}: allowed are {known}, the same as xresnet, and timm/NAME")
 
 
 def norm_layer(bn_group: int, *, sync_bn: bool) -> type[nn.Module]:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from imagenette.muon import Muon
+
 DECAY_STEPS = (150 / 350, 250 / 350)  # of the run; the reference's epochs
 FLAT = 0.72  # of the run at the peak rate, then cosine; the public leaderboard's winners
 
@@ -22,8 +24,10 @@ def build(
     weight_decay: float,
     decay_norm_bias: bool,
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW, fused: one kernel over all weights. momentum is AdamW's beta1."""
+    """SGD or AdamW, fused: one kernel over all weights; or Muon. momentum is AdamW's beta1."""
     groups = parameter_groups(net, weight_decay, decay_norm_bias=decay_norm_bias)
+    if kind == "muon":
+        return Muon(groups, lr=lr, momentum=momentum, nesterov=nesterov)
     if kind == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)

@@ -127,6 +127,8 @@ def make_state(config: Config, classes: int, world: World) -> TrainState:
     """A fresh network and optimizer: the state before the first step."""
     net = models.build(
         config.depth,
+        architecture=config.architecture,
+        activation=config.activation,
         classes=classes,
         seed=config.seed,
         zero_init=config.zero_init,

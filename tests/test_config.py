@@ -72,7 +72,7 @@ def test_a_bad_value_is_one_line_with_the_value_and_what_is_allowed(knob, value)
 def test_an_unknown_knob_gets_a_suggestion():
     with pytest.raises(InputError, match=r"^unknown knob wieght_decay=1: did you mean weight_decay\?$"):
         resolve({"wieght_decay": "1"})
-    with pytest.raises(InputError, match="the knobs are depth, data"):
+    with pytest.raises(InputError, match="the knobs are depth, architecture"):
         resolve({"zzz": "1"})
 
 
@@ -131,3 +131,37 @@ def test_the_fast_recipe_crops_less_in_short_runs():
     assert scales == [0.86, 0.7, 0.5, 0.35, 0.35]
     assert resolve({"epochs": 5, "crop_scale": 0.2}).crop_scale == 0.2
     assert resolve({"epochs": 5, "recipe": "paper"}).crop_scale == 0.08
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({"start_size": 16}, "start_size=16: start_size must be 0 or from 32 to size=128"),
+        ({"start_size": 160}, "start_size=160: start_size must be 0 or from 32 to size=128"),
+        (
+            {"activation": "mish"},
+            "activation=mish: architecture=resnet has relu; choose architecture=xresnet",
+        ),
+        ({"architecture": "resnet26d", "bn_group": 8}, "bn_group=8: only architecture=resnet and xresnet"),
+        (
+            {"architecture": "resnet26d", "sync_bn": True},
+            "sync_bn=true: only architecture=resnet and xresnet",
+        ),
+    ],
+)
+def test_knobs_that_do_not_go_together_are_one_line(knobs, said):
+    with pytest.raises(InputError) as error:
+        resolve(knobs)
+    assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "name"),
+    [
+        ({"depth": 34}, "resnet34"),
+        ({"depth": 34, "architecture": "xresnet", "activation": "silu"}, "xresnet34-silu"),
+        ({"architecture": "resnet26d"}, "timm/resnet26d"),
+    ],
+)
+def test_a_network_has_one_name(knobs, name):
+    assert resolve(knobs).network == name

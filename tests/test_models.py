@@ -5,6 +5,7 @@ import torch
 import torchvision
 
 from imagenette import models
+from imagenette.errors import InputError
 from imagenette.norm import GroupedBatchNorm, groups
 
 PARAMETERS = {18: 11_181_642, 34: 21_289_802, 50: 23_528_522, 101: 42_520_650, 152: 58_164_298}
@@ -50,3 +51,36 @@ def test_grouped_norm_is_batch_norm_of_each_group_as_data_parallel_has_it():
 @pytest.mark.parametrize(("images", "sizes"), [(29, [8, 8, 8, 5]), (33, [8, 8, 8, 9]), (8, [8]), (1, [1])])
 def test_no_group_is_left_with_one_image(images, sizes):
     assert [len(part) for part in groups(torch.zeros(images, 1), 8)] == sizes
+
+
+@pytest.mark.parametrize("name", ["resnet18", "xresnet18", "xresnet50-silu", "timm/resnet10t-gelu"])
+def test_a_saved_name_gives_the_network_back(name):
+    known = models.by_name(name, classes=7)
+    family, _, activation = name.partition("-")
+    depth = int(family[-2:]) if "/" not in family else 18
+    architecture = family.removeprefix("timm/") if "/" in family else family[:-2]
+    built = models.build(
+        depth, classes=7, seed=3, architecture=architecture, activation=activation or "relu", zero_init=True
+    )
+    known.load_state_dict(built.state_dict())
+    with torch.inference_mode():
+        images = torch.randn(2, 3, 64, 64)
+        logits = known.eval()(images)
+        assert logits.shape == (2, 7)
+        torch.testing.assert_close(logits, built.eval()(images))
+
+
+def test_xresnet_normalizes_as_asked():
+    net = models.build(18, classes=4, seed=0, architecture="xresnet", bn_group=8)
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert len(norms) > 20
+    assert all(isinstance(norm, GroupedBatchNorm) and norm.group == 8 for norm in norms)
+
+
+def test_an_unknown_architecture_is_one_line_with_its_neighbours():
+    for name in ("resnet26x", "timm/resnet26x", "resnet19"):
+        with pytest.raises(InputError, match=r"^architecture.*resnet") as error:
+            models.by_name(name, classes=2) if "/" in name or name == "resnet19" else models.check(name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="activation=mish: architecture=dla34 has its own"):
+        models.build(18, classes=2, seed=0, architecture="dla34", activation="mish")

@@ -43,8 +43,8 @@ def test_norms_and_biases_go_without_decay_unless_asked():
     assert optim.parameter_groups(net, 5e-4, decay_norm_bias=True)[1]["weight_decay"] == 5e-4
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_both_optimizers_move_every_weight(kind):
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+def test_each_optimizer_moves_every_weight(kind):
     net = models.build(18, classes=4, seed=0)
     before = [p.clone() for p in net.parameters()]
     optimizer = optim.build(

@@ -23,7 +23,14 @@ def make_split(n=23, side=12, seed=0):
 
 
 def train_batches(split, **kwargs):
-    defaults = {"seed": 5, "batch_size": 8, "drop_last": False, "sizes": [10], "crop_scale": 0.3, "flip": True}
+    defaults = {
+        "seed": 5,
+        "batch_size": 8,
+        "drop_last": False,
+        "sizes": [10],
+        "crop_scale": 0.3,
+        "flip": True,
+    }
     return TrainBatches(split, np.arange(len(split)), **(defaults | kwargs))
 
 
@@ -68,7 +75,7 @@ def test_starting_at_a_step_gives_the_rest_of_the_same_epoch(start):
 
 def test_an_epoch_shows_every_image_once_with_its_label():
     split = make_split()
-    images, labels = whole(train_batches(split, crop_scale=1.0, flip=False, size=12))
+    images, labels = whole(train_batches(split, crop_scale=1.0, flip=False, sizes=[12]))
     shown = {
         picture.permute(1, 2, 0).numpy().tobytes(): int(label)
         for picture, label in zip(images, labels, strict=True)
@@ -136,3 +143,9 @@ def test_resampling_is_antialiased_as_pillows(size):
     ours = resize(torch.from_numpy(noise), size).astype(int)
     theirs = np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(ours - theirs).max() <= 1
+
+
+def test_each_epoch_has_its_resolution_and_the_last_one_stays():
+    batches = train_batches(make_split(), sizes=[6, 8, 10])
+    seen = [next(iter(batches.epoch(epoch))).images.shape[-1] for epoch in (1, 2, 3, 4, 9)]
+    assert seen == [6, 8, 10, 10, 10]

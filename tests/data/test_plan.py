@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 
-from imagenette.data.plan import crop_boxes, epoch_plan, split_positions, stratified, to_stored
+from imagenette.data.plan import crop_boxes, epoch_plan, epoch_sizes, split_positions, stratified, to_stored
 
 shapes = st.tuples(st.integers(1, 600), st.integers(1, 600))
 
@@ -101,3 +101,19 @@ def test_the_holdout_is_the_same_whatever_the_limit(limit):
     assert len(training) == (limit or 900)
     assert not set(training.tolist()) & set(held.tolist())
     assert len(np.unique(labels[training])) == 10
+
+
+@given(st.integers(1, 400), st.integers(32, 400), st.integers(32, 400))
+def test_the_resolution_grows_evenly_and_is_the_last_one_for_the_last_fifth(epochs, first, last):
+    sizes = epoch_sizes(epochs, first=first, last=last)
+    assert len(sizes) == epochs
+    assert sizes == sorted(sizes)
+    assert sizes[0] == min(first, last)
+    assert all((size - first) % 16 == 0 or size == last for size in sizes)
+    assert set(sizes[-(epochs // 5) :] if epochs >= 5 else [last]) == {last}
+    assert max(sizes) <= last
+
+
+def test_sixty_epochs_spend_twelve_at_each_resolution():
+    assert epoch_sizes(60, first=64, last=128) == [s for s in (64, 80, 96, 112, 128) for _ in range(12)]
+    assert epoch_sizes(3, first=0, last=100) == [100] * 3
