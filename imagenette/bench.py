@@ -13,11 +13,11 @@ from imagenette.config import Config
 from imagenette.data import Dataset
 from imagenette.data.batches import Batch, TrainBatches
 from imagenette.distributed import join
-from imagenette.loop import train_step, wrap
+from imagenette.loop import stepper, wrap
 from imagenette.system import machine
 from imagenette.train import make_state, make_task
 
-WARM_UP = 4  # steps of each kind before the first measured one
+WARM_UP = 6  # steps of each kind before the first measured one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +62,16 @@ class Speed:
 def measure(config: Config, dataset: Dataset, *, rounds: int, steps: int) -> Speed:
     """Train `steps` steps of each kind in turns, `rounds` times. Starting an epoch counts as real."""
     with join(config.device) as world:
-        task = make_task(config, dataset, world)
+        task = make_task(config.model_copy(update={"start_size": 0}), dataset, world)
         state = make_state(config, len(dataset.classes), world)
-        model = wrap(state.net, world).train()
+        step = stepper(wrap(state.net, world), state, task, world)
+        state.net.train()
         one = next(iter(task.train.epoch(1)))
 
         def speed(batches: Iterable[Batch]) -> float:
             started, images = time.perf_counter(), 0
             for batch in batches:
-                train_step(model, state, batch, task, world)
+                step(batch)
                 images += batch.global_size
             float(state.meters.loss)  # waits for the device
             return images / (time.perf_counter() - started)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from imagenette import optim
 from imagenette.distributed import World
 from imagenette.errors import RunError
 from imagenette.files import sync_folder
@@ -147,21 +148,22 @@ def unpack(saved: dict[str, Any], state: TrainState, world: World) -> None:
     """Put what pack() took into a fresh state of the same shape. With another number of ranks, rank 0 takes
     over the sums of all."""
     state.net.load_state_dict(saved["net"])
-    state.optimizer.load_state_dict(saved["optimizer"])
+    optim.restore(state.optimizer, saved["optimizer"])
     if state.average is not None:
         state.average.load_state_dict(saved["average"])
     state.epoch, state.step = saved["epoch"], saved["step"]
     state.history = [Epoch(**epoch) for epoch in saved["history"]]
     ranks = saved["ranks"]
     if len(ranks) == world.size:
-        state.meters = _meters([ranks[world.rank]], world.device)
+        state.meters = _meters([ranks[world.rank]], state.step, world.device)
         restore_random(ranks[world.rank]["random"])
     else:
-        state.meters = _meters(ranks if world.first else [], world.device)
+        state.meters = _meters(ranks if world.first else [], state.step, world.device)
 
 
-def _meters(ranks: list[dict[str, Any]], device: torch.device) -> Meters:
+def _meters(ranks: list[dict[str, Any]], step: int, device: torch.device) -> Meters:
     meters = Meters.zero(device)
+    meters.step += step
     for loss, correct, bad_step, images, seconds in (rank["sums"] for rank in ranks):
         meters.loss += loss.to(device)
         meters.correct += correct.to(device)

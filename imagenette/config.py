@@ -100,7 +100,8 @@ class Config(BaseModel):
     grad_clip: Annotated[float, Field(ge=0)] = 0.0
     """Largest gradient norm; 0 = no clipping."""
     ema: Share = 0.0
-    """Decay per step of the averaged weights that are evaluated and saved; 0 = the weights themselves."""
+    """Decay per step of the averaged weights that are evaluated and saved (it rises to this over the first
+    steps); 0 = the weights themselves."""
     zero_init: bool = True
     """Start each residual block as the identity: its last norm's weight is 0."""
     bn_group: Count = 0

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from imagenette.checkpoint import Checkpoints
 from imagenette.data import Dataset, Split
 from imagenette.data.batches import EvalBatches
+from imagenette.data.pictures import ThreadedPictures
 from imagenette.errors import RunError
-from imagenette.job import Job, Result
+from imagenette.job import Job, Result, loader_threads
 from imagenette.loop import MEAN, STD, Diverged, Task, TrainState
 from imagenette.proof import Proof
 from imagenette.records import Predictions
@@ -175,5 +176,6 @@ def _end(
 
 def _pictures(split: Split, size: int) -> npt.NDArray[np.uint8]:
     """[n, size, size, 3]: a whole split as the network sees it."""
-    batches = EvalBatches(split, np.arange(len(split)), size=size)
+    drawn = ThreadedPictures(split, threads=loader_threads(0))
+    batches = EvalBatches(split, np.arange(len(split)), drawn, size=size)
     return np.concatenate([images.permute(0, 2, 3, 1).numpy() for images, _ in batches])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -13,18 +16,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from imagenette import optim
 from imagenette.data.batches import Batch, EvalBatches, TrainBatches
 from imagenette.distributed import World
 from imagenette.errors import RunError
+from imagenette.gpu import Reading, Recorded
 from imagenette.records import Epoch, Predictions
 
 MEAN = (0.4625, 0.4580, 0.4295)  # of Imagenette's training pixels in [0, 1], RGB; the reference's figures
 STD = (0.2452, 0.2390, 0.2469)
 BUFFERS = "broadcast_buffers" if torch.__version__ < "2.12" else "forward_sync_buffers"  # DDP's name for it
-GLANCE = 1.0  # seconds between two looks at the loss: each look waits for the device
+GLANCE = 1.0  # seconds between two looks at the loss: a look costs the device a copy
 
 
 class Stopped(Exception):
@@ -45,20 +48,31 @@ class Meters:
     """int64."""
     bad_step: Tensor
     """int64: the first step whose loss was not finite, else 0; 1-based."""
+    step: Tensor
+    """int64: steps done."""
     images: int = 0
     seconds: float = 0.0
 
     @classmethod
     def zero(cls, device: torch.device) -> Meters:
         loss = torch.zeros((), dtype=torch.float64, device=device)
-        return cls(loss, *torch.zeros(2, dtype=torch.int64, device=device))
+        correct, bad_step, step = torch.zeros(3, dtype=torch.int64, device=device).unbind()
+        return cls(loss, correct, bad_step, step)
 
-    def add(self, losses: Tensor, logits: Tensor, labels: Tensor, step: int) -> None:
+    def add(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Device work alone: no .item(), which would wait for the GPU, and nothing that a recorded step would
+        not repeat."""
         loss = losses.detach().sum()
-        self.loss += loss  # .item() here would wait for the GPU
+        self.step += 1
+        self.loss += loss
         self.correct += (logits.detach().argmax(1) == labels).sum()
-        self.bad_step += (self.bad_step == 0) * ~torch.isfinite(loss) * step
-        self.images += len(labels)
+        self.bad_step += (self.bad_step == 0) * ~torch.isfinite(loss) * self.step
+
+    def clear(self) -> None:
+        """In place: a recorded step goes on adding to these very tensors."""
+        for total in (self.loss, self.correct, self.bad_step, self.step):
+            total.zero_()
+        self.images, self.seconds = 0, 0.0
 
 
 @dataclass
@@ -68,7 +82,7 @@ class TrainState:
     net: nn.Module
     optimizer: torch.optim.Optimizer
     meters: Meters
-    average: AveragedModel | None = None
+    average: nn.Module | None = None
     epoch: int = 1
     """The epoch under way, 1-based."""
     step: int = 0
@@ -78,7 +92,7 @@ class TrainState:
     @property
     def judged(self) -> nn.Module:
         """The network that is evaluated and saved."""
-        return self.average.module if self.average is not None else self.net
+        return self.average if self.average is not None else self.net
 
 
 @dataclass(frozen=True)
@@ -94,18 +108,16 @@ class Task:
     warmup: float
     label_smoothing: float
     grad_clip: float
+    ema: float
     test_every: int
     bfloat16: bool
 
 
 def new_state(
-    net: nn.Module, optimizer: torch.optim.Optimizer, *, ema: float, device: torch.device
+    net: nn.Module, optimizer: torch.optim.Optimizer, *, averaged: bool, device: torch.device
 ) -> TrainState:
-    """ema: decay per step of the averaged weights, 0 for none."""
-    average = None
-    if ema:
-        average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
-    return TrainState(net, optimizer, Meters.zero(device), average)
+    """averaged: whether the weights' average over steps is kept, and judged."""
+    return TrainState(net, optimizer, Meters.zero(device), copy.deepcopy(net) if averaged else None)
 
 
 def fit(
@@ -123,9 +135,9 @@ def fit(
     stop: asked at each step; Stopped is raised once any rank's says yes. on_step: called after each step
     with (step, images of the global batch, the epoch's mean loss as of the last glance).
     """
-    model = wrap(state.net, world)
+    step = stepper(wrap(state.net, world), state, task, world)
     while state.epoch <= task.epochs:
-        train_epoch(model, state, task, world, stop=stop, on_step=on_step)
+        train_epoch(step, state, task, world, stop=stop, on_step=on_step)
         started = time.perf_counter()
         loss, accuracy, images, seconds = _close_epoch(state, world)
         evaluated: dict[str, float | None] = {}
@@ -143,13 +155,14 @@ def fit(
             train_loss=loss,
             train_accuracy=accuracy,
             **evaluated,
-            lr=state.optimizer.param_groups[0]["lr"],
+            lr=float(state.optimizer.param_groups[0]["lr"]),
             speed_images_per_second=images / seconds,
             speed_epoch_seconds=seconds + time.perf_counter() - started,
             system=read_system(),
         )
         state.history.append(epoch)
-        state.epoch, state.step, state.meters = state.epoch + 1, 0, Meters.zero(world.device)
+        state.epoch, state.step = state.epoch + 1, 0
+        state.meters.clear()
         yield epoch, predictions
 
 
@@ -163,7 +176,7 @@ def wrap(net: nn.Module, world: World) -> nn.Module:
 
 
 def train_epoch(
-    model: nn.Module,
+    step: Callable[[Batch], None],
     state: TrainState,
     task: Task,
     world: World,
@@ -171,12 +184,13 @@ def train_epoch(
     stop: Callable[[], bool],
     on_step: Callable[[int, int, float | None], None],
 ) -> None:
-    """The rest of the epoch under way; state.step counts along."""
-    model.train()
+    """The rest of the epoch under way; state.step counts along. Nothing in here waits for the device, but for
+    the epoch's end."""
+    state.net.train()
     total = task.epochs * task.train.steps
     began = glanced = time.perf_counter()
     before = state.meters.seconds
-    loss, bad = None, False
+    loss, bad, reading, seen = None, False, Reading(world.device), 0
     for batch in task.train.epoch(state.epoch, start=state.step):
         stopping, diverging = world.any(stop(), bad)
         if diverging:
@@ -186,41 +200,90 @@ def train_epoch(
         done = (state.epoch - 1) * task.train.steps + state.step
         lr = task.lr * optim.rate(done, total, schedule=task.schedule, warmup=task.warmup)
         optim.set_rate(state.optimizer, lr)
-        train_step(model, state, batch, task, world)
-        state.step += 1
+        step(batch)
         now = time.perf_counter()
         state.meters.seconds = before + now - began
         if now - glanced > GLANCE:
-            glanced, loss = now, float(state.meters.loss) / state.meters.images
+            glanced, seen = now, state.meters.images
+            reading.ask(state.meters.loss)
+        if (told := reading.told()) is not None:
+            loss = told / seen
             bad = not math.isfinite(loss)
         on_step(state.step, batch.global_size, loss)
     float(state.meters.loss)  # the epoch's work is done only when the device says so
     state.meters.seconds = before + time.perf_counter() - began
 
 
-def train_step(model: nn.Module, state: TrainState, batch: Batch, task: Task, world: World) -> None:
-    """One optimizer step on the global batch's mean loss."""
-    images = normalize(batch.images.to(world.device, non_blocking=True))
-    labels = batch.labels.to(world.device, non_blocking=True)
+def stepper(model: nn.Module, state: TrainState, task: Task, world: World) -> Callable[[Batch], None]:
+    """One optimizer step on a batch, counted in the state. On a GPU that one process has to itself the step
+    is recorded and replayed."""
+    recorded = None
+    if world.device.type == "cuda" and world.size == 1:
+        recorded = Recorded(
+            lambda images, labels: learn(model, state, images, labels, len(labels), task, world)
+        )
+
+    def step(batch: Batch) -> None:
+        images = batch.images.to(world.device, non_blocking=True)
+        labels = batch.labels.to(world.device, non_blocking=True)
+        if recorded:
+            recorded(images, labels)
+        else:
+            learn(model, state, images, labels, batch.global_size, task, world)
+        if state.average is not None:
+            done = (state.epoch - 1) * task.train.steps + state.step
+            follow(state.average, state.net, decay=min(task.ema, (1 + done) / (10 + done)))
+        state.meters.images += len(labels)
+        state.step += 1
+
+    return step
+
+
+def learn(
+    model: nn.Module,
+    state: TrainState,
+    images: Tensor,
+    labels: Tensor,
+    global_size: int,
+    task: Task,
+    world: World,
+) -> None:
+    """The device's part of a step, on the global batch's mean loss."""
     with torch.autocast(world.device.type, torch.bfloat16, enabled=task.bfloat16):
-        logits = model(images)
+        logits = model(normalize(images))
     losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=task.label_smoothing)
     # DDP averages gradients over ranks; shares of a batch may differ by an image, the mean must not care.
-    (losses.sum() * (world.size / batch.global_size)).backward()
+    (losses.sum() * (world.size / global_size)).backward()
     if task.grad_clip:
         nn.utils.clip_grad_norm_(state.net.parameters(), task.grad_clip)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
-    if state.average is not None:
-        state.average.update_parameters(state.net)
-    state.meters.add(losses, logits, labels, state.step + 1)
+    state.meters.add(losses, logits, labels)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, net: nn.Module, *, decay: float) -> None:
+    """Move the average (1 - decay) of the way to the network's weights and running statistics. torch's
+    AveragedModel asks the device for its count at each step, and so waits for it."""
+    averaged, current = [list(each.state_dict().values()) for each in (average, net)]
+    counts = [not tensor.is_floating_point() for tensor in averaged]
+    for mine, its in zip(compress(averaged, counts), compress(current, counts), strict=True):
+        mine.copy_(its)
+    moving = [not count for count in counts]
+    torch._foreach_lerp_(list(compress(averaged, moving)), list(compress(current, moving)), 1 - decay)
 
 
 def normalize(images: Tensor) -> Tensor:
     """uint8 [b, 3, h, w] in [0, 255] to float32 of mean 0 and standard deviation 1, memory format kept."""
-    mean = torch.tensor(MEAN, device=images.device)[:, None, None] * 255
-    std = torch.tensor(STD, device=images.device)[:, None, None] * 255
+    mean, std = _moments(images.device)
     return (images - mean) / std
+
+
+@functools.cache
+def _moments(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Sent to the device once: sending waits for it."""
+    mean, std = (torch.tensor(m, device=device)[:, None, None] * 255 for m in (MEAN, STD))
+    return mean, std
 
 
 @torch.inference_mode()

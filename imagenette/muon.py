@@ -24,7 +24,7 @@ class Muon(torch.optim.Optimizer):
     the vectors, by plain Nesterov momentum at PLAIN_RATE times the rate. Weight decay is decoupled."""
 
     def __init__(
-        self, params: Iterable[dict[str, Any]], *, lr: float, momentum: float, nesterov: bool = True
+        self, params: Iterable[dict[str, Any]], *, lr: float | Tensor, momentum: float, nesterov: bool = True
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": 0.0})
 
@@ -35,12 +35,9 @@ class Muon(torch.optim.Optimizer):
             filters = [p for p in moved if p.ndim == 4]
             others = [p for p in moved if p.ndim != 4]
             if filters:
-                torch._foreach_mul_(filters, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(filters, self._orthogonal(filters, group), alpha=-group["lr"])
+                _move(filters, self._orthogonal(filters, group), group["lr"], group["weight_decay"])
             if others:
-                rate = PLAIN_RATE * group["lr"]
-                torch._foreach_mul_(others, 1 - rate * group["weight_decay"])
-                torch._foreach_add_(others, self._momentum(others, group), alpha=-rate)
+                _move(others, self._momentum(others, group), PLAIN_RATE * group["lr"], group["weight_decay"])
 
     def _momentum(self, params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """Each parameter's gradient with its momentum, which this call updates."""
@@ -67,6 +64,12 @@ class Muon(torch.optim.Optimizer):
             for i, matrix in zip(places, made, strict=True):
                 directions[i] = matrix.view(shape)
         return directions
+
+
+def _move(params: list[Tensor], directions: list[Tensor], rate: float | Tensor, weight_decay: float) -> None:
+    """rate: a number, or a tensor on the device, which may not be asked for its number."""
+    torch._foreach_mul_(params, 1 - rate * weight_decay)
+    torch._foreach_sub_(params, torch._foreach_mul(directions, rate))
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

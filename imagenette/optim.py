@@ -24,13 +24,17 @@ def build(
     weight_decay: float,
     decay_norm_bias: bool,
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW, fused: one kernel over all weights; or Muon. momentum is AdamW's beta1."""
+    """SGD or AdamW, fused: one kernel over all weights; or Muon. momentum is AdamW's beta1. On a GPU the rate
+    is a tensor there, which a recorded step reads anew each time."""
     groups = parameter_groups(net, weight_decay, decay_norm_bias=decay_norm_bias)
+    device = groups[0]["params"][0].device
+    rate = torch.tensor(lr, device=device) if device.type == "cuda" else lr
     if kind == "muon":
-        return Muon(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+        return Muon(groups, lr=rate, momentum=momentum, nesterov=nesterov)
     if kind == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)
+        on_gpu = device.type == "cuda"
+        return torch.optim.AdamW(groups, lr=rate, betas=(momentum, 0.999), fused=True, capturable=on_gpu)
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)
 
 
 def parameter_groups(net: nn.Module, weight_decay: float, *, decay_norm_bias: bool) -> list[dict[str, Any]]:
@@ -64,4 +68,19 @@ def rate(step: int, total: int, *, schedule: str, warmup: float) -> float:
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Take over a saved state. How this device computes stays as it was built: the state may come from
+    another kind."""
+    kinds = ("lr", "fused", "capturable")
+    own: list[dict[str, Any]] = [
+        {kind: group[kind] for kind in kinds if kind in group} for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(saved)
+    for group, kept in zip(optimizer.param_groups, own, strict=True):
+        group.update(kept)

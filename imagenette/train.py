@@ -14,6 +14,7 @@ from imagenette.config import Config
 from imagenette.data import Dataset
 from imagenette.data.batches import EvalBatches, TrainBatches
 from imagenette.data.plan import epoch_sizes, split_positions
+from imagenette.data.resident import pictures
 from imagenette.distributed import World, join
 from imagenette.job import Job, Result, loader_threads
 from imagenette.loop import Stopped, Task, TrainState, evaluate, fit, new_state
@@ -94,10 +95,19 @@ def train(
 def make_task(config: Config, dataset: Dataset, world: World) -> Task:
     """The data as batches for this rank, and how the loop goes over them."""
     training, held = split_positions(dataset.train.labels, holdout=config.holdout, limit=config.limit)
-    ranks = {"rank": world.rank, "world_size": world.size, "threads": loader_threads(config.workers)}
+    ranks = {"rank": world.rank, "world_size": world.size}
+    threads = loader_threads(config.workers)
+    train_pictures = pictures(dataset.train, world.device, threads=threads)
+    test_pictures = pictures(dataset.test, world.device, threads=threads)
+    evaluation = {
+        "size": config.eval_size,
+        "batch_size": 512 if world.device.type == "cuda" else 128,
+        **ranks,
+    }
     train = TrainBatches(
         dataset.train,
         training,
+        train_pictures,
         seed=config.seed,
         batch_size=config.batch_size,
         drop_last=config.drop_last,
@@ -110,14 +120,15 @@ def make_task(config: Config, dataset: Dataset, world: World) -> Task:
     everything = split_positions(dataset.test.labels, holdout=0, limit=0)[0]
     return Task(
         train=train,
-        holdout=EvalBatches(dataset.train, held, size=config.eval_size, **ranks) if len(held) else None,
-        test=EvalBatches(dataset.test, everything, size=config.eval_size, **ranks),
+        holdout=EvalBatches(dataset.train, held, train_pictures, **evaluation) if len(held) else None,
+        test=EvalBatches(dataset.test, everything, test_pictures, **evaluation),
         epochs=config.epochs,
         lr=config.lr,
         schedule=config.schedule,
         warmup=config.warmup,
         label_smoothing=config.label_smoothing,
         grad_clip=config.grad_clip,
+        ema=config.ema,
         test_every=config.test_every,
         bfloat16=config.precision == "bfloat16",
     )
@@ -144,4 +155,4 @@ def make_state(config: Config, classes: int, world: World) -> TrainState:
         weight_decay=config.weight_decay,
         decay_norm_bias=config.decay_norm_bias,
     )
-    return new_state(net, optimizer, ema=config.ema, device=world.device)
+    return new_state(net, optimizer, averaged=config.ema > 0, device=world.device)

@@ -14,16 +14,16 @@ from imagenette import checkpoint
 from imagenette.checkpoint import Checkpoints, Damaged
 from imagenette.distributed import World
 from imagenette.errors import RunError
-from imagenette.loop import TrainState, new_state
+from imagenette.loop import TrainState, follow, new_state
 from imagenette.records import Epoch, Predictions
 
 ALONE = World(0, 1, torch.device("cpu"))
 
 
-def fresh_state(ema: float = 0.9) -> TrainState:
+def fresh_state(averaged: bool = True) -> TrainState:
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    return new_state(net, optimizer, ema=ema, device=ALONE.device)
+    return new_state(net, optimizer, averaged=averaged, device=ALONE.device)
 
 
 def trained_state(steps: int) -> TrainState:
@@ -32,9 +32,10 @@ def trained_state(steps: int) -> TrainState:
         state.net(torch.randn(8, 3)).square().sum().backward()
         state.optimizer.step()
         state.optimizer.zero_grad()
-        state.average.update_parameters(state.net)
+        follow(state.average, state.net, decay=0.9)
         state.meters.loss += 1.5
         state.meters.images += 8
+        state.meters.step += 1
         state.step += 1
     return state
 
@@ -77,7 +78,7 @@ def test_a_restored_state_goes_on_as_the_saved_one_would(tmp_path):
     for one in (state, restored):
         one.net(x).square().sum().backward()
         one.optimizer.step()
-        one.average.update_parameters(one.net)
+        follow(one.average, one.net, decay=0.9)
     for name, module in (("net", state.net), ("average", state.average)):
         twin = getattr(restored, name).state_dict()
         assert all(torch.equal(tensor, twin[key]) for key, tensor in module.state_dict().items()), name
@@ -97,7 +98,7 @@ def test_the_selected_weights_are_those_of_the_best_epoch_on_the_holdout(tmp_pat
     weights = {}
     for index, accuracy in enumerate([0.4, 0.9, 0.6], start=1):
         with torch.no_grad():
-            state.average.module[0].weight.fill_(index)
+            state.average[0].weight.fill_(index)
         state.history.append(epoch(index, accuracy))
         state.epoch = index + 1
         said = Predictions(np.array([0, 1]), np.array([index, 1]), np.array([0.5, 0.25], dtype=np.float32))

@@ -6,11 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from imagenette import train
+from imagenette import optim, train
+from imagenette.checkpoint import pack, unpack
 from imagenette.config import resolve
 from imagenette.data import open_dataset
 from imagenette.distributed import World
-from imagenette.loop import Diverged, Stopped, evaluate, fit, normalize
+from imagenette.gpu import Reading
+from imagenette.loop import Diverged, Stopped, evaluate, fit, follow, normalize, stepper
 
 CPU = World(0, 1, torch.device("cpu"))
 TINY = {"data": "digits", "limit": 96, "batch_size": 32, "epochs": 2, "precision": "float32", "lr": 0.01}
@@ -118,3 +120,83 @@ def test_an_epoch_on_a_gpu_is_close_to_the_cpus(digits, precision):
         state = train.make_state(config, len(digits.classes), world)
         losses += [epoch.train_loss for epoch, _ in fit(state, task, world)]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_the_average_moves_its_share_of_the_way_and_counts_are_copied(digits):
+    _, state = make(digits, ema=0.9, zero_init=False)
+    before = {name: tensor.clone() for name, tensor in state.average.state_dict().items()}
+    with torch.no_grad():
+        for tensor in state.net.state_dict().values():
+            tensor += 1
+    follow(state.average, state.net, decay=0.75)
+    for name, tensor in state.average.state_dict().items():
+        moved = 0.25 if tensor.is_floating_point() else 1
+        torch.testing.assert_close(tensor, before[name] + moved)
+
+
+def test_a_reading_is_told_once_and_only_when_asked():
+    reading = Reading(CPU.device)
+    assert reading.told() is None
+    reading.ask(torch.tensor(2.5))
+    assert (reading.told(), reading.told()) == (2.5, None)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def on_gpu(digits, **knobs):
+    world = World(0, 1, torch.device("cuda"))
+    config = resolve(TINY | {"limit": 0, "batch_size": 64, "drop_last": False} | knobs)
+    task = train.make_task(config, digits, world)
+    return task, train.make_state(config, len(digits.classes), world), world
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_recorded_steps_compute_what_plain_ones_do(digits, optimizer, monkeypatch):
+    """An epoch with a partial last batch and a second resolution, recorded and not."""
+    runs = []
+    for recorded in (True, False):
+        if not recorded:
+            monkeypatch.setattr("imagenette.loop.Recorded", lambda learn: learn)
+        task, state, world = on_gpu(
+            digits, optimizer=optimizer, epochs=3, start_size=32, size=48, ema=0.9, lr=1e-3, momentum=0.5
+        )
+        runs.append([epoch.train_loss for epoch, _ in fit(state, task, world)])
+    assert runs[0] == pytest.approx(runs[1], rel=2e-2)
+    assert runs[0][2] < runs[0][0]
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_no_step_waits_for_the_gpu(digits):
+    task, state, world = on_gpu(digits, ema=0.9, epochs=2, precision="bfloat16")
+    step = stepper(state.net.train(), state, task, world)
+    batches = list(task.train.epoch(1))
+    for batch in batches[:6]:  # kernels are chosen, the graph is recorded
+        step(batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches[6:12]:
+            optim.set_rate(state.optimizer, 1e-3)
+            step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_state_goes_from_the_cpu_to_the_gpu_and_back(digits):
+    for kind in ("sgd", "adamw", "muon"):
+        task, state = make(digits, optimizer=kind, epochs=2, limit=640)
+        ahead = fit(state, task, CPU)
+        next(ahead)
+        theirs = {**pack(state, CPU)}
+        task, moved, world = on_gpu(digits, optimizer=kind, epochs=2, limit=640)
+        unpack(theirs, moved, world)
+        list(fit(moved, task, world))
+        assert moved.history[1].train_loss < moved.history[0].train_loss * 1.1
+        task, back = make(digits, optimizer=kind, epochs=2, limit=640)
+        unpack(pack(moved, world), back, CPU)
+        assert back.epoch == 3

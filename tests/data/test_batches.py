@@ -9,6 +9,7 @@ from PIL import Image
 
 from imagenette.data.batches import EvalBatches, TrainBatches, batch_bounds, shard
 from imagenette.data.dataset import Split
+from imagenette.data.pictures import ThreadedPictures
 from imagenette.data.prepare import resize
 
 
@@ -22,7 +23,7 @@ def make_split(n=23, side=12, seed=0):
     )
 
 
-def train_batches(split, **kwargs):
+def train_batches(split, *, threads=1, **kwargs):
     defaults = {
         "seed": 5,
         "batch_size": 8,
@@ -31,7 +32,12 @@ def train_batches(split, **kwargs):
         "crop_scale": 0.3,
         "flip": True,
     }
-    return TrainBatches(split, np.arange(len(split)), **(defaults | kwargs))
+    pictures = ThreadedPictures(split, threads=threads)
+    return TrainBatches(split, np.arange(len(split)), pictures, **(defaults | kwargs))
+
+
+def eval_batches(split, count, **kwargs):
+    return EvalBatches(split, np.arange(count), ThreadedPictures(split, threads=1), **kwargs)
 
 
 def whole(batches, epoch=1, start=0):
@@ -112,17 +118,13 @@ def test_shards_cover_each_row_once_and_differ_by_one(count, world_size):
 def test_evaluation_reads_each_image_once_over_all_ranks(images, world_size, batch_size):
     split = make_split(n=40)
     ranks = [
-        list(
-            EvalBatches(
-                split, np.arange(images), size=6, batch_size=batch_size, rank=r, world_size=world_size
-            )
-        )
+        list(eval_batches(split, images, size=6, batch_size=batch_size, rank=r, world_size=world_size))
         for r in range(world_size)
     ]
     assert len({len(batches) for batches in ranks}) == 1, "ranks that vote at each batch must have as many"
     pixels = torch.cat([pictures for batches in ranks for pictures, _ in batches])
     assert len(pixels) == images
-    assert torch.equal(pixels, next(iter(EvalBatches(split, np.arange(images), size=6, batch_size=99)))[0])
+    assert torch.equal(pixels, next(iter(eval_batches(split, images, size=6, batch_size=99)))[0])
     assert torch.equal(
         torch.cat([labels for batches in ranks for _, labels in batches]),
         torch.from_numpy(split.labels[:images]),
@@ -130,7 +132,7 @@ def test_evaluation_reads_each_image_once_over_all_ranks(images, world_size, bat
 
 
 def test_evaluation_reads_the_same_pixels_each_epoch():
-    batches = EvalBatches(make_split(), np.arange(23), size=9, batch_size=5)
+    batches = eval_batches(make_split(), 23, size=9, batch_size=5)
     first, again = ([pictures.clone() for pictures, _ in batches] for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
