@@ -43,8 +43,7 @@ class Job:
     def setting(self) -> str:
         """The config in words, without its seed: `resnet18 digits 32px epochs=6 lr=0.001`."""
         config = self.config
-        usual = resolve({"recipe": config.recipe, "data": config.data, "epochs": config.epochs}).params()
-        told = {
+        told = (
             "depth",
             "architecture",
             "activation",
@@ -54,7 +53,10 @@ class Job:
             "epochs",
             "recipe",
             *OPERATIONAL,
-        }
+        )
+        base = {name: getattr(config, name) for name in ("recipe", "data", "size", "epochs")}
+        usual = resolve(base | {"optimizer": config.optimizer}).params()  # what it asks for is not said again
+        usual["optimizer"] = resolve(base).optimizer
         own = [f"{k}={v}" for k, v in config.params().items() if k not in told and v != usual[k]]
         recipe = [] if config.recipe == "fast" else [config.recipe]
         what = [

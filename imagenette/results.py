@@ -53,6 +53,7 @@ def describe(
     chosen = (
         "on the holdout" if config.holdout else "on the test set itself (the reference's way; it flatters)"
     )
+    network = f"ResNet-{config.depth}" if config.architecture == "resnet" else config.network
     rows = [
         ("selected " + chosen, "selected/test_accuracy", int(metrics["selected/epoch"])),
         ("last epoch", "final/test_accuracy", config.epochs),
@@ -60,7 +61,7 @@ def describe(
     ]
     table = "\n".join(f"| {name} | {100 * metrics[key]:.2f} % | {epoch} |" for name, key, epoch in rows)
     return (
-        f"ResNet-{config.depth}, `recipe={config.recipe}`, {config.epochs} epochs at {config.size} px, "
+        f"{network}, `recipe={config.recipe}`, {config.epochs} epochs at {config.size} px, "
         f"seed {config.seed}: one run, {seconds / 60:.1f} min.\n\n"
         f"| test accuracy ({test_images} images) | | epoch |\n| --- | --- | --- |\n{table}\n\n"
         f"```\n{reproduce}\n```\n"

@@ -83,6 +83,22 @@ def test_every_knob_says_what_it_means_and_what_it_takes():
     assert sorted(name for names in GROUPS.values() for name in names) == sorted(KNOBS)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [("muon", (64, 0.05, 0.01)), ("sgd", (32, 0.1, 5e-4)), ("adamw", (32, 0.002, 0.05))],
+)
+def test_an_optimizer_brings_its_batch_rate_and_decay(optimizer, expected):
+    config = resolve({"optimizer": optimizer})
+    assert (config.batch_size, config.lr, config.weight_decay) == expected
+    assert resolve({"optimizer": optimizer, "lr": 0.3}).lr == 0.3
+
+
+def test_the_fast_recipe_starts_at_half_the_resolution_where_that_is_64_or_more():
+    assert [resolve({"size": size}).start_size for size in (64, 96, 128, 224)] == [0, 0, 64, 112]
+    assert resolve({"size": 224, "start_size": 0}).start_size == 0
+    assert resolve({"size": 224, "recipe": "record"}).start_size == 0
+
+
 def test_recipes_name_only_knobs():
     for layer in [*RECIPES.values(), *DATA.values()]:
         assert set(layer) <= set(KNOBS)

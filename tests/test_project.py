@@ -80,9 +80,9 @@ def test_mlproject_declares_knobs_no_recipe_sets_with_their_defaults():
 
 def test_the_table_in_mlproject_is_the_recipes():
     text = (ROOT / "MLproject").read_text()
-    rows = re.findall(r"^#   (\w+) +(\S+) +(\S+) +(\S+)$", text, re.MULTILINE)
-    assert len(rows) >= 9
-    configs = [resolve({"recipe": recipe}).params() for recipe in ("fast", "paper", "paper-code")]
+    rows = re.findall(r"^#   (\w+) +(\S+) +(\S+) +(\S+) +(\S+)$", text, re.MULTILINE)
+    assert len(rows) >= 13
+    configs = [resolve({"recipe": recipe}).params() for recipe in ("fast", "record", "paper", "paper-code")]
     for name, *values in rows:
         assert name in KNOBS
         assert values == [params[name] for params in configs], name
