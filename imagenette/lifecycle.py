@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +17,21 @@ from imagenette.errors import RunError
 from imagenette.job import Job, Result, loader_threads
 from imagenette.loop import MEAN, STD, Diverged, Task, TrainState
 from imagenette.proof import Proof
-from imagenette.records import Predictions
+from imagenette.records import Epoch, Predictions
 from imagenette.results import describe, summary_metrics
-from imagenette.tracking import DatasetInfo, RunHeader, Tracker, open_tracker
+from imagenette.tracking import DatasetInfo, RunHeader, Tracker, begin_tracker
+from imagenette.tracking.opening import OpeningTracker
 from imagenette.tracking.provenance import reproduce_command
 
 
-def introduce(job: Job, dataset: Dataset, *, facts: Mapping[str, str]) -> Tracker:
+def introduce(
+    job: Job, dataset: Dataset, *, facts: Mapping[str, str], history: Sequence[Epoch] = ()
+) -> Tracker:
     """Open the run, or go on with the one that the output folder belongs to. facts: tags on network and
-    machine."""
+    machine. history: epochs that are done.
+
+    A dead server and a folder in use are refused here; the rest, MLflow's import above all, goes on in a
+    thread beside the first steps, and what it meets is the tracker's to say."""
     config = job.config
     tags = {
         **facts,
@@ -57,15 +64,32 @@ def introduce(job: Job, dataset: Dataset, *, facts: Mapping[str, str]) -> Tracke
         ),
         parent_run_id=job.parent,
     )
-    try:
-        tracker = open_tracker(
+    with _told(job):
+        open_run = begin_tracker(
             job.output, header, tracking_uri=job.tracking_uri, offline=job.offline, resume=True
         )
-    except RunError as error:  # whoever started this may try again: nothing was trained yet
+
+    done = tuple(history)  # which grows meanwhile
+
+    def open_and_begin() -> Tracker:
+        with _told(job):
+            tracker = open_run()
+        tracker.artifact(job.output / "config.json")
+        for epoch in done:  # the checkpoint is ahead of the tracker, never behind
+            tracker.log(epoch)
+        return tracker
+
+    return OpeningTracker(open_and_begin)
+
+
+@contextmanager
+def _told(job: Job) -> Iterator[None]:
+    """Where no run can be had, the result says so: whoever started this may try again."""
+    try:
+        yield
+    except RunError as error:
         Result(status="untracked", message=str(error)).write(job.output)
         raise
-    tracker.artifact(job.output / "config.json")
-    return tracker
 
 
 def finish(
@@ -143,7 +167,7 @@ def prune(job: Job, state: TrainState, tracker: Tracker) -> Result:
 def fail(job: Job, tracker: Tracker, error: BaseException) -> None:
     """Mark the run, unless its end is on record already and only the other ranks could not be told; the
     error itself goes on to whoever reports it."""
-    if Result.read(job.output):
+    if Result.read(job.output) or tracker.lost:
         return
     status = "diverged" if isinstance(error, Diverged) else "failed"
     message = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"

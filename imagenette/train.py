@@ -43,7 +43,9 @@ def run(
         store.restore(state)
 
         facts = {"parameters": str(models.parameter_count(state.net)), **machine(world.device, world.size)}
-        opened = world.first_does(lambda: lifecycle.introduce(job, dataset, facts=facts))
+        opened = world.first_does(
+            lambda: lifecycle.introduce(job, dataset, facts=facts, history=state.history)
+        )
         tracker = opened or null_tracker()
         if world.watch and world.first:
             world.watch.last_words = lambda lost: lifecycle.fail(job, tracker, lost)
@@ -72,12 +74,16 @@ def train(
 ) -> Result | None:
     """From wherever the state stands to the run's end, or to a stop. The result is rank 0's."""
     system = SystemReader(world.device)
+
+    def ending() -> bool:
+        return stop() or tracker.lost
+
     try:
-        for epoch in state.history:  # the checkpoint is ahead of the tracker, never behind
-            tracker.log(epoch)
         last = None
         with Progress.of(state, task, shown=world.first) as progress:
-            for epoch, last in fit(state, task, world, stop=stop, on_step=progress.step, read_system=system):
+            for epoch, last in fit(
+                state, task, world, stop=ending, on_step=progress.step, read_system=system
+            ):
                 store.save_epoch(state, last, by_holdout=task.holdout is not None)
                 tracker.log(epoch)
                 progress.epoch(epoch)
@@ -99,11 +105,7 @@ def make_task(config: Config, dataset: Dataset, world: World) -> Task:
     threads = loader_threads(config.workers)
     train_pictures = pictures(dataset.train, world.device, threads=threads)
     test_pictures = pictures(dataset.test, world.device, threads=threads)
-    evaluation = {
-        "size": config.eval_size,
-        "batch_size": 512 if world.device.type == "cuda" else 128,
-        **ranks,
-    }
+    evaluation = {"size": config.eval_size, "batch_size": eval_batch(config.eval_size, world), **ranks}
     train = TrainBatches(
         dataset.train,
         training,
@@ -132,6 +134,12 @@ def make_task(config: Config, dataset: Dataset, world: World) -> Task:
         test_every=config.test_every,
         bfloat16=config.precision == "bfloat16",
     )
+
+
+def eval_batch(size: int, world: World) -> int:
+    """Images at once in evaluation, per rank; it changes nothing but speed. A GPU gets enough pixels (512
+    images of 128 px) that it computes longer than launching takes."""
+    return max(32, 512 * 128**2 // size**2) if world.device.type == "cuda" else 128
 
 
 def make_state(config: Config, classes: int, world: World) -> TrainState:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imagenette import checkpoint
+from imagenette import checkpoint, optim
 from imagenette.checkpoint import Checkpoints, Damaged
 from imagenette.distributed import World
 from imagenette.errors import RunError
@@ -20,16 +20,18 @@ from imagenette.records import Epoch, Predictions
 ALONE = World(0, 1, torch.device("cpu"))
 
 
-def fresh_state(averaged: bool = True) -> TrainState:
-    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    return new_state(net, optimizer, averaged=averaged, device=ALONE.device)
+def fresh_state(kind: str = "sgd") -> TrainState:
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    optimizer = optim.build(
+        net, kind, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3, decay_norm_bias=False
+    )
+    return new_state(net, optimizer, averaged=True, device=ALONE.device)
 
 
-def trained_state(steps: int) -> TrainState:
-    state = fresh_state()
+def trained_state(steps: int, kind: str = "sgd") -> TrainState:
+    state = fresh_state(kind)
     for _ in range(steps):
-        state.net(torch.randn(8, 3)).square().sum().backward()
+        state.net(torch.randn(8, 3, 2, 2)).square().sum().backward()
         state.optimizer.step()
         state.optimizer.zero_grad()
         follow(state.average, state.net, decay=0.9)
@@ -61,20 +63,21 @@ def saved_step(store: Checkpoints, said: list[str] | None = None) -> int | None:
     return newest and newest["step"]
 
 
-def test_a_restored_state_goes_on_as_the_saved_one_would(tmp_path):
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+def test_a_restored_state_goes_on_as_the_saved_one_would(tmp_path, kind):
     """Weights, momentum, averaged weights, sums, position, history and random states: all or the next step
     would differ."""
-    state = trained_state(3)
+    state = trained_state(3, kind)
     state.history.append(epoch(1, 0.5))
     store = Checkpoints(tmp_path, ALONE)
     store.save(state)
     drawn = torch.rand(4)
-    restored = fresh_state()
+    restored = fresh_state(kind)
     store.restore(restored)
     assert torch.equal(torch.rand(4), drawn), "the random state is the one of the save"
     assert (restored.epoch, restored.step, restored.history) == (state.epoch, state.step, state.history)
     assert restored.meters == state.meters
-    x = torch.randn(8, 3)
+    x = torch.randn(8, 3, 2, 2)
     for one in (state, restored):
         one.net(x).square().sum().backward()
         one.optimizer.step()

@@ -12,6 +12,8 @@ from imagenette.cli import main
 from imagenette.cli.options import Flag
 from imagenette.config import KNOBS
 from imagenette.data import open_dataset
+from imagenette.job import Result
+from imagenette.tracking.client import connect
 from tests.data.small_sets import encode, picture
 
 
@@ -88,18 +90,70 @@ def test_a_dead_server_at_the_start_is_one_line(command, tmp_path, monkeypatch):
 
 HELP = """
 import sys
-sys.argv = ["imagenette", "--help"]
+sys.argv = ["imagenette", *sys.argv[1:]]
 from imagenette.cli import main
 try:
     main()
 except SystemExit:
-    print(sorted({"torch", "mlflow", "numpy", "pydantic"} & set(sys.modules)))
+    roots = {name.split(".")[0] for name in sys.modules}
+    print(*sorted(roots & {"torch", "mlflow", "optuna", "numpy", "pandas", "matplotlib", "rich", "pydantic"}))
 """
 
 
-def test_help_imports_nothing_heavy():
-    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+@pytest.mark.parametrize(
+    ("arguments", "brought"),
+    [([], ""), (["train"], "pydantic"), (["study"], "pydantic"), (["report"], ""), (["serve"], "")],
+)
+def test_help_imports_nothing_heavy(arguments, brought):
+    line = [sys.executable, "-c", HELP, *arguments, "--help"]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == brought
+
+
+FIRST_STEP = """
+import os, sys, threading
+from imagenette.progress import Progress
+from imagenette.tracking import runs
+
+runs.connect = lambda uri: threading.Event().wait()  # a server, or an import, that takes for ever
+
+def first_step(*_):
+    heavy = {"fastapi", "matplotlib", "mlflow", "optuna", "pandas", "scipy", "sklearn", "timm"}
+    print(*sorted(heavy & set(sys.modules)), flush=True)
+    os._exit(0)
+
+Progress.step = first_step
+from imagenette.cli import main
+main()
+"""
+
+
+def test_the_first_step_waits_for_neither_mlflow_nor_drawing(tmp_path):
+    knobs = ["--data", "digits", "--limit", "64", "--output", "out"]
+    line = [sys.executable, "-c", FIRST_STEP, "train", *knobs]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
+def test_a_run_that_cannot_be_had_ends_the_training_in_one_line(command, tmp_path, monkeypatch):
+    """Found out beside the first steps; no run is made, and the same command can be given again."""
+    uri = f"sqlite:///{tmp_path}/store.db"
+    client = connect(uri)
+    gone = client.create_experiment("gone")
+    client.delete_experiment(gone)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "gone")
+    knobs = ["train", "--data", "digits", "--limit", "64", "--epochs", "100000", "--output", "out"]
+    code, said = command(*knobs)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "experiment 'gone' is deleted: restore it" in said
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "here")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    code, said = command(*knobs)
+    assert (code, said.count("\n")) == (1, 1)
+    assert f"run {'0' * 32} (MLFLOW_RUN_ID) is not on tracking server" in said
+    assert Result.read(tmp_path / "out").status == "untracked"
+    assert client.search_runs([gone, "0"]) == []
 
 
 JPEG = encode(picture(1, (40, 40)))

@@ -7,6 +7,7 @@ holds a NullTracker, so that no caller ever asks which rank it is.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -50,6 +51,11 @@ class Tracker(Protocol):
     def run_id(self) -> str | None:
         """None while no server knows the run (offline)."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether the run turned out not to be had: whoever trains should stop, and every call here raises
+        why."""
+
     def log(self, epoch: Epoch) -> None:
         """Record an epoch, the first time its index comes; again is a no-op."""
 
@@ -75,6 +81,7 @@ class NullTracker:
     """Tracks nothing: every rank but 0."""
 
     run_id: str | None = None
+    lost = False
 
     def log(self, epoch: Epoch) -> None:
         pass
@@ -109,6 +116,14 @@ def open_tracker(
     Raises RunError, in one line and within 10 s, if the server is dead; InputError if the folder
     belongs to another run (and not `resume`) or to a process that still trains.
     """
+    return begin_tracker(output, header, tracking_uri=tracking_uri, offline=offline, resume=resume)()
+
+
+def begin_tracker(
+    output: Path, header: RunHeader, *, tracking_uri: str | None, offline: bool, resume: bool
+) -> Callable[[], Tracker]:
+    """`open_tracker` in two: what it refuses at once, and then the rest, to be called once, which imports
+    MLflow and finds or makes the run."""
     from imagenette.tracking.mlflow_tracker import open_mlflow_tracker
 
     return open_mlflow_tracker(output, header, tracking_uri=tracking_uri, offline=offline, resume=resume)

@@ -12,6 +12,8 @@ import shutil
 import threading
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ _PREEMPTED_FLUSH_SECONDS = 8.0
 
 class MlflowTracker:
     """See `imagenette.tracking.Tracker`."""
+
+    lost = False
 
     def __init__(self, outbox: Outbox, sender: Sender | None) -> None:
         self._outbox, self._sender = outbox, sender
@@ -128,15 +132,24 @@ _MODEL_TAGS = {"mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflo
 
 def open_mlflow_tracker(
     output: Path, header: RunHeader, *, tracking_uri: str | None, offline: bool, resume: bool
-) -> MlflowTracker:
-    """See `imagenette.tracking.open_tracker`."""
+) -> Callable[[], MlflowTracker]:
+    """See `imagenette.tracking.begin_tracker`."""
     outer_run_id = os.environ.pop("MLFLOW_RUN_ID", None)  # so that no fluent call adopts it
     stored_uri = read_card(output).tracking_uri if holds_run(output) else None
     uri = resolve_uri(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or stored_uri)
     if not offline:
         check_alive(uri)  # before a folder or a run is made, and before MLflow's import
     outbox = Outbox(output)
-    try:
+
+    def reach_run() -> MlflowTracker:
+        with _closed_on_failure(outbox):
+            sender = None if offline else _sender(outbox, uri, outer_run_id)
+            _record_opening(outbox, header)
+            if sender:
+                sender.start()
+            return MlflowTracker(outbox, sender)
+
+    with _closed_on_failure(outbox):
         card = outbox.card
         if card and outbox.records and not resume:
             raise InputError(
@@ -144,14 +157,16 @@ def open_mlflow_tracker(
                 "resume it, or name another folder"
             )
         if card is None or not outbox.records:
-            card = outbox.introduce(_card(header, card.uid if card else None, outer_run_id))
+            outbox.introduce(_card(header, card.uid if card else None, outer_run_id))
         elif card.run_id is None and outer_run_id:
-            card = outbox.learn(run_id=outer_run_id, adopted=True)
-        sender = None if offline else _sender(outbox, uri, outer_run_id)
-        _record_opening(outbox, header)
-        if sender:
-            sender.start()
-        return MlflowTracker(outbox, sender)
+            outbox.learn(run_id=outer_run_id, adopted=True)
+        return reach_run
+
+
+@contextmanager
+def _closed_on_failure(outbox: Outbox) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
         outbox.close()
         raise

@@ -1,0 +1,127 @@
+"""`imagenette.bench.measure` in processes of its own: no memory, thread pool or setting of one measurement
+reaches the next. `run` starts them; the module itself is what they run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imagenette.bench import measure
+from imagenette.config import resolve
+from imagenette.data import Split
+from imagenette.launch import prepare
+from imagenette.processes import cores
+
+CHUNK = 256  # images copied at a time
+
+
+def run(
+    knobs: Mapping[str, object], *, rounds: int, steps: int, processes: int = 1, repeat: int = 1
+) -> dict[str, Any]:
+    """imagenette.bench's summary, and what memory it took (`memory`, MB, the largest over processes).
+
+    processes: that train together, each with its share of the cores. repeat: the training images lie on disk
+    so many times, as a larger data set's would."""
+    order = {"knobs": dict(knobs), "rounds": rounds, "steps": steps, "repeat": repeat}
+    world: dict[str, str] = {}
+    if "OMP_NUM_THREADS" not in os.environ:
+        world["OMP_NUM_THREADS"] = str(max(1, cores() // processes))
+    if processes > 1:
+        port = _free_port()
+        size = str(processes)
+        world |= {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1"}
+        world |= {"MASTER_PORT": str(port)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, __file__, json.dumps(order)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | world | ({"RANK": str(r), "LOCAL_RANK": str(r)} if processes > 1 else {}),
+        )
+        for r in range(processes)
+    ]
+    said = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise SystemExit(f"{dict(knobs)}: ended with {[process.returncode for process in started]}")
+    ranks = [json.loads(text.splitlines()[-1]) for text in said]
+    memory = {name: max(rank["memory"][name] for rank in ranks) for name in ranks[0]["memory"]}
+    return {**ranks[0], "memory": memory}
+
+
+def repeated(split: Split, times: int, folder: Path) -> Split:
+    """The split with all its images `times` times, in a file of that size."""
+    if times == 1:
+        return split
+    path, images = folder / "images.npy", split.images
+    shape = (times * len(split), *images.shape[1:])
+    made = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    for first in range(0, len(made), CHUNK):
+        rows = np.arange(first, min(first + CHUNK, len(made))) % len(split)
+        made[first : first + len(rows)] = images[rows]
+    made.flush()
+    del made
+    return dataclasses.replace(
+        split,
+        images=np.load(path, mmap_mode="c"),
+        labels=np.tile(split.labels, times),
+        sizes=np.tile(split.sizes, (times, 1)),
+        names=split.names * times,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def memory() -> Iterator[dict[str, float]]:
+    """MB, once it ends. peak: resident at most, pages of the images' file that were read included. anonymous:
+    the most of it that no file backs, looked at every so often: what a machine must really have."""
+    ended, seen, given = threading.Event(), [0], {}
+
+    def look() -> None:
+        while not ended.wait(0.2):
+            now = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+            assert now
+            seen.append(int(now[1]))
+
+    watch = threading.Thread(target=look, daemon=True)
+    watch.start()
+    yield given
+    ended.set()
+    watch.join()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    given.update(peak=peak * 1024 / 1e6, anonymous=max(seen) * 1024 / 1e6)
+
+
+def main() -> None:
+    order = json.loads(sys.argv[1])
+    config = resolve(order["knobs"])
+    dataset = prepare(config, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    with tempfile.TemporaryDirectory(prefix="imagenette-bench-") as folder:
+        train = repeated(dataset.train, order["repeat"], Path(folder))
+        dataset = dataclasses.replace(dataset, train=train)
+        with memory() as took:
+            speed = measure(config, dataset, rounds=order["rounds"], steps=order["steps"])
+    summary = speed.summary() | {"images": len(train), "memory": took}
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What the benchmarks here share: who measured (date, machine, versions, seeds), turns, medians, a Markdown
+table, JSON. Measures nothing itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from imagenette.files import write_whole
+from imagenette.processes import cores
+from imagenette.system import machine
+from imagenette.tracking.provenance import git_commit, git_dirty
+
+T = TypeVar("T")
+Row = Mapping[str, object]
+
+
+def parser(doc: str | None, *, steps: int | None = None) -> argparse.ArgumentParser:
+    """--json; with `steps` (its default) also what a measured training takes."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    if steps:
+        add = made.add_argument
+        add("--data", default="imagenette", help="as in `imagenette train` [imagenette]")
+        add("--rounds", type=int, default=5, help="turns of each [5]")
+        add("--steps", type=int, default=steps, help=f"optimizer steps per turn [{steps}]")
+        add("--seed", type=int, default=1, help="of weights, order, crops and flips [1]")
+    return made
+
+
+def about(*packages: str, seeds: Iterable[int], device: str = "cpu") -> dict[str, Any]:
+    """Who measured; call it first, for the machine's load before anything ran. packages: those whose versions
+    matter besides torch and torchvision."""
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    commit = git_commit()
+    return {
+        "date": date.today().isoformat(),
+        "machine": machine(torch.device("cuda", 0) if cuda else torch.device("cpu"), 1),
+        "cores": cores(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "versions": {name: version(name) for name in packages},
+        "seeds": sorted(set(seeds)),
+        "commit": commit and commit[:12] + (" and changes" if git_dirty() else ""),
+    }
+
+
+def header(facts: Mapping[str, Any]) -> str:
+    """`2026-11-25, AMD EPYC, 2 cores (load 0.1 before), torch 2.15.0, ..., seed 1, commit 51a48d3`."""
+    here = facts["machine"]
+    versions = {"Python": here["python"], **{name: here[name] for name in ("torch", "torchvision")}}
+    seeds = ", ".join(map(str, facts["seeds"]))
+    parts = [
+        facts["date"],
+        here["device"],
+        f"{facts['cores']} cores (load {facts['load_before']} before)",
+        *(f"{name} {number}" for name, number in (versions | facts["versions"]).items()),
+        f"seed {seeds}" if seeds else "no seed",
+        f"commit {facts['commit']}",
+    ]
+    return ", ".join(parts)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown; columns are the first row's keys. Floats get four digits."""
+    columns = list(rows[0])
+
+    def line(cells: Iterable[object]) -> str:
+        return f"| {' | '.join(f'{c:.4g}' if isinstance(c, float) else str(c) for c in cells)} |"
+
+    number = [isinstance(rows[0][name], int | float) for name in columns]
+    rule = line("---:" if right else "---" for right in number)
+    return "\n".join([line(columns), rule, *(line(row[name] for name in columns) for row in rows)])
+
+
+def publish(
+    facts: Mapping[str, Any],
+    rows: Sequence[Row],
+    *,
+    file: Path | None,
+    notes: Sequence[str] = (),
+    **figures: object,
+) -> None:
+    """Print header, table and notes; write them, and the figures behind them, as JSON."""
+    print("\n\n".join([header(facts), table(rows), *notes]))
+    save(file, facts, table=rows, notes=list(notes), **figures)
+
+
+def save(file: Path | None, facts: Mapping[str, Any], **figures: object) -> None:
+    """JSON of what is known so far, if a file was named."""
+    if file:
+        write_whole(file, json.dumps({**facts, **figures}, indent=2) + "\n")
+
+
+def in_turns(runners: Mapping[str, Callable[[], T]], *, rounds: int) -> dict[str, list[T]]:
+    """What each gave, one value a round. They take turns, so that a noisy machine hits all; a round starts
+    one further than the one before, so that nobody is always the first."""
+    names, given = list(runners), {name: [] for name in runners}
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            given[name].append(runners[name]())
+            value = given[name][-1]
+            say(f"round {turn + 1} of {rounds}: {name}{f': {value:.4g}' if isinstance(value, float) else ''}")
+    return given
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Median over rounds of ours to theirs: the machine's noise is the same in a round."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{min(values):.4g} to {max(values):.4g}"
+
+
+def shown(knobs: Mapping[str, str]) -> dict[str, str]:
+    """Knobs as others may see them: of the data set the name, not where it lies on this machine."""
+    return dict(knobs) | {"data": Path(knobs["data"]).name}
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
