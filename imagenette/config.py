@@ -25,6 +25,9 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+OWN = ("resnet", "xresnet")
+"""Architectures of a depth; every other name is one of timm's."""
+
 Depth = Annotated[Literal[18, 34, 50, 101, 152], BeforeValidator(_number)]
 Auto = Literal["auto"]
 Positive = Annotated[int, Field(ge=1)]
@@ -39,7 +42,7 @@ class Config(BaseModel):
 
     # -- what is trained, on what ------------------------------------------------------------------
     depth: Depth = 18
-    """Layers of the ResNet (random initialization)."""
+    """Layers of resnet and xresnet (random initialization); timm's networks have their own."""
     architecture: Annotated[str, Field(min_length=1)] = "resnet"
     """resnet (torchvision's), xresnet (deep stem, pooled shortcuts, squeeze-and-excitation), both of `depth`;
     or a network of timm's by name, whatever the depth."""
@@ -60,9 +63,10 @@ class Config(BaseModel):
     # convolution (2.15, CPU) leaves weight gradients unwritten that no loss would ever show.
     size: Annotated[int, Field(ge=32, le=1024)] = 128
     """Training resolution, px."""
-    start_size: Annotated[int, Field(ge=0, le=1024)] = 64
+    start_size: Annotated[int, Field(ge=0, le=1024)] = 0
     """Training resolution of the first epoch, px; it grows to `size` in steps of 16 px over the first 80 % of
-    the epochs, which costs about 60 % of the time from half the size. 0 = size from the start."""
+    the epochs, which costs about 60 % of the time from half the size. 0 = size from the start. fast starts at
+    half the size where that is 64 px or more."""
     test_size: Annotated[int, Field(ge=0, le=1024)] = 0
     """Resolution of holdout and test images, px; 0 = size."""
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
@@ -126,7 +130,7 @@ class Config(BaseModel):
     """Training processes on this machine; auto = one for each visible GPU, or 1."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """Arithmetic of convolutions in training; weights, losses and statistics are float32 in both, and so is
-    evaluation."""
+    evaluation. timm's networks train in float32 on a CPU whatever is asked for."""
     workers: Count = 0
     """Threads that crop and resize on the CPU, per process; 0 = the cores there are."""
 
@@ -142,8 +146,7 @@ class Config(BaseModel):
     @property
     def network(self) -> str:
         """What a saved model says of itself: `resnet18`, `xresnet34-silu`, `timm/resnet26d`."""
-        own = self.architecture in ("resnet", "xresnet")
-        name = f"{self.architecture}{self.depth}" if own else f"timm/{self.architecture}"
+        name = f"{self.architecture}{self.depth}" if self.architecture in OWN else f"timm/{self.architecture}"
         return name if self.activation == "relu" else f"{name}-{self.activation}"
 
     @property
@@ -185,13 +188,15 @@ PAPER: dict[str, Any] = {
 """The reference report as written."""
 
 FAST: dict[str, Any] = {
+    # Muon is for filters: a transformer or a ConvNeXt, nearly all linear layers, it would leave to plain SGD
+    "optimizer": lambda config: "muon" if config.architecture in OWN else "adamw",
     "batch_size": lambda config: 64 if config.optimizer == "muon" else 32,
     "lr": lambda config: {"muon": 0.05, "sgd": 0.1, "adamw": 0.002}[config.optimizer],
     "weight_decay": lambda config: {"muon": 0.01, "sgd": 5e-4, "adamw": 0.05}[config.optimizer],
     "crop_scale": lambda config: max(0.35, round(0.9 - 0.04 * config.epochs, 2)),
-    "start_size": lambda config: half if (half := config.size // 2) >= 64 else 0,
+    "start_size": lambda config: half if (half := 16 * round(config.size / 32)) >= 64 else 0,
 }
-"""The defaults above, and what of them depends on other knobs."""
+"""The defaults above, and what of them depends on other knobs; each sees those derived before it."""
 
 RECORD: dict[str, Any] = FAST | {
     "architecture": "xresnet",
@@ -227,8 +232,10 @@ def resolve(given: Mapping[str, Any]) -> Config:
         layers = RECIPES[named.recipe] | DATA.get(named.data, {}) | dict(given)
         fixed = {name: value for name, value in layers.items() if not callable(value)}
         config = Config.model_validate(fixed)
-        derived = {name: derive(config) for name, derive in layers.items() if callable(derive)}
-        return _agreeing(Config.model_validate(fixed | derived))
+        for name, derive in layers.items():
+            if callable(derive):
+                config = Config.model_validate(config.model_dump() | {name: derive(config)})
+        return _agreeing(config)
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise InputError(f"{name}={error.errors()[0]['input']}: {name} must be {allowed(name)}") from None
@@ -244,7 +251,7 @@ def _agreeing(config: Config) -> Config:
         raise InputError(
             f"activation={config.activation}: architecture=resnet has relu; choose architecture=xresnet"
         )
-    if config.architecture not in ("resnet", "xresnet") and (config.bn_group or config.sync_bn):
+    if config.architecture not in OWN and (config.bn_group or config.sync_bn):
         knob = f"bn_group={config.bn_group}" if config.bn_group else "sync_bn=true"
         raise InputError(f"{knob}: only architecture=resnet and xresnet have it, not {config.architecture}")
     return config

@@ -103,9 +103,6 @@ def join(device: str) -> Iterator[World]:
     if cuda:
         torch.cuda.set_device(here)
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32: its default keeps ten bits
-        torch.backends.cudnn.benchmark = (
-            True  # shapes stay the same for epochs: time the kernels, take the best
-        )
     elif "OMP_NUM_THREADS" not in os.environ:
         # One thread a core over all processes and no more: oneDNN's threads wait for each other spinning, and
         # two processes of two threads on two cores run thirty times slower than one.

@@ -52,7 +52,7 @@ class Recorded:
         self._graph = None  # frees the last one's memory before the next is made
         self._images, self._labels = images.clone(), labels.clone()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             self._learn(self._images, self._labels)
         self._graph = graph
 

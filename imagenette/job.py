@@ -143,7 +143,8 @@ def check_batches(config: Config, *, images: int, world_size: int) -> None:
     partial = images % config.batch_size
     last = partial if partial and not (config.drop_last and images > config.batch_size) else config.batch_size
     fewest = min(last, config.batch_size) // world_size
-    pixels = (-(-config.size // 32)) ** 2  # a ResNet halves its input five times
+    size = min(config.start_size or config.size, config.size)
+    pixels = (-(-size // 32)) ** 2  # a ResNet halves its input five times
     if fewest == 0:
         raise InputError(
             f"batch_size={config.batch_size}: the last batch of {images} images has {last}, fewer than the "
@@ -151,7 +152,7 @@ def check_batches(config: Config, *, images: int, world_size: int) -> None:
         )
     if fewest * pixels < 2:
         raise InputError(
-            f"batch_size={config.batch_size}: a batch of 1 image at size={config.size} has no variance to "
+            f"batch_size={config.batch_size}: a batch of 1 image at size={size} has no variance to "
             f"normalize by: choose another batch_size, a larger size or drop_last=true"
         )
 

@@ -70,7 +70,7 @@ def prepare(config: Config, processes: int, *, progress: bool = True) -> Dataset
     from imagenette.data import open_dataset
     from imagenette.models import check
 
-    check(config.architecture)
+    check(config.architecture, sizes={config.start_size or config.size, config.size, config.eval_size})
     dataset = open_dataset(config.data, side=stored_side(config), progress=progress)
     check_fit(config, dataset, processes)
     return dataset

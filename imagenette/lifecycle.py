@@ -12,8 +12,7 @@ import numpy.typing as npt
 from imagenette.checkpoint import Checkpoints
 from imagenette.data import Dataset, Split
 from imagenette.data.batches import EvalBatches
-from imagenette.data.pictures import ThreadedPictures
-from imagenette.errors import RunError
+from imagenette.errors import InputError, RunError
 from imagenette.job import Job, Result, loader_threads
 from imagenette.loop import MEAN, STD, Diverged, Task, TrainState
 from imagenette.proof import Proof
@@ -171,7 +170,13 @@ def fail(job: Job, tracker: Tracker, error: BaseException) -> None:
         return
     status = "diverged" if isinstance(error, Diverged) else "failed"
     message = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-    _end(job, tracker, status, message=message.splitlines()[0] if message else status, description=message)
+    try:
+        _end(
+            job, tracker, status, message=message.splitlines()[0] if message else status, description=message
+        )
+    except (RunError, InputError):
+        if not tracker.lost:  # no run to mark was had in the meantime either: the first error is what is said
+            raise
 
 
 def reproduce(job: Job) -> str:
@@ -200,6 +205,5 @@ def _end(
 
 def _pictures(split: Split, size: int) -> npt.NDArray[np.uint8]:
     """[n, size, size, 3]: a whole split as the network sees it."""
-    drawn = ThreadedPictures(split, threads=loader_threads(0))
-    batches = EvalBatches(split, np.arange(len(split)), drawn, size=size)
+    batches = EvalBatches(split, np.arange(len(split)), size=size, threads=loader_threads(0))
     return np.concatenate([images.permute(0, 2, 3, 1).numpy() for images, _ in batches])

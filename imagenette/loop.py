@@ -184,8 +184,8 @@ def train_epoch(
     stop: Callable[[], bool],
     on_step: Callable[[int, int, float | None], None],
 ) -> None:
-    """The rest of the epoch under way; state.step counts along. Nothing in here waits for the device, but for
-    the epoch's end."""
+    """The rest of the epoch under way; state.step counts along. Nothing in here waits for the device, but
+    pictures made on the CPU, and the epoch's end."""
     state.net.train()
     total = task.epochs * task.train.steps
     began = glanced = time.perf_counter()

@@ -4,13 +4,14 @@ training."""
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
 
+from imagenette.config import OWN
 from imagenette.errors import InputError
 from imagenette.norm import GroupedBatchNorm, SyncBatchNorm
 
@@ -96,9 +97,9 @@ def xresnet(
     return net
 
 
-def check(architecture: str) -> None:
-    """InputError for an architecture that there is not."""
-    if architecture in ("resnet", "xresnet"):
+def check(architecture: str, *, sizes: Collection[int] = ()) -> None:
+    """InputError for an architecture that there is not, or that does not take pictures of these sizes, px."""
+    if architecture in OWN:
         return
     import timm  # seconds
 
@@ -106,6 +107,22 @@ def check(architecture: str) -> None:
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = f" ({', '.join(near)}?)" if near else ""
         raise InputError(f"architecture={architecture}: must be resnet, xresnet or a network of timm's{hint}")
+    with torch.device("meta"), torch.inference_mode():  # shapes alone, nothing is computed
+        net = timm.create_model(architecture, pretrained=False, num_classes=2)
+        for size in sorted(set(sizes)):
+            try:
+                fits = net(torch.empty(2, 3, size, size)).shape == (2, 2)
+            except Exception:  # whatever a network says of a shape that it was not made for
+                fits = False
+            if not fits:
+                raise InputError(f"architecture={architecture}: it takes no pictures of {size} x {size} px")
+
+
+def needs_float32(architecture: str, device: torch.device) -> bool:
+    """Whether training must keep to float32 there. timm's networks may hold convolutions on 1 x 1 px
+    (squeeze-and-excitation), whose weight gradients torch's bfloat16 kernel for the CPU leaves partly
+    unwritten."""
+    return device.type == "cpu" and architecture not in OWN
 
 
 def from_timm(name: str, *, classes: int, activation: str) -> nn.Module:
@@ -129,7 +146,7 @@ def by_name(name: str, *, classes: int) -> nn.Module:
     if family.startswith("timm/"):
         return build(18, classes=classes, seed=0, architecture=family[5:], activation=activation)
     for depth in BUILDERS:
-        for architecture in ("resnet", "xresnet"):
+        for architecture in OWN:
             if family == f"{architecture}{depth}":
                 return build(depth, classes=classes, seed=0, architecture=architecture, activation=activation)
     known = ", ".join(f"resnet{depth}" for depth in BUILDERS)

@@ -84,3 +84,4 @@ def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     optimizer.load_state_dict(saved)
     for group, kept in zip(optimizer.param_groups, own, strict=True):
         group.update(kept)
+    set_rate(optimizer, float(saved["param_groups"][0]["lr"]))

@@ -7,6 +7,8 @@ for each epoch: checkpoint first, then the tracker; then figures, tables, models
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from imagenette import lifecycle, models, optim
 from imagenette.checkpoint import Checkpoints
@@ -85,7 +87,7 @@ def train(
                 state, task, world, stop=ending, on_step=progress.step, read_system=system
             ):
                 store.save_epoch(state, last, by_holdout=task.holdout is not None)
-                tracker.log(epoch)
+                world.first_does(partial(tracker.log, epoch))  # may raise, on one rank alone
                 progress.epoch(epoch)
                 asked = world.first and epoch.index < task.epochs
                 if any(world.any(asked and prune(state.history))):
@@ -103,13 +105,17 @@ def make_task(config: Config, dataset: Dataset, world: World) -> Task:
     training, held = split_positions(dataset.train.labels, holdout=config.holdout, limit=config.limit)
     ranks = {"rank": world.rank, "world_size": world.size}
     threads = loader_threads(config.workers)
-    train_pictures = pictures(dataset.train, world.device, threads=threads)
-    test_pictures = pictures(dataset.test, world.device, threads=threads)
-    evaluation = {"size": config.eval_size, "batch_size": eval_batch(config.eval_size, world), **ranks}
+    size = config.eval_size
+    evaluation: dict[str, Any] = {
+        "size": size,
+        "batch_size": eval_batch(size, world),
+        "device": world.device,
+        **ranks,
+    }
     train = TrainBatches(
         dataset.train,
         training,
-        train_pictures,
+        pictures(dataset.train, world.device, threads=threads),
         seed=config.seed,
         batch_size=config.batch_size,
         drop_last=config.drop_last,
@@ -122,8 +128,8 @@ def make_task(config: Config, dataset: Dataset, world: World) -> Task:
     everything = split_positions(dataset.test.labels, holdout=0, limit=0)[0]
     return Task(
         train=train,
-        holdout=EvalBatches(dataset.train, held, train_pictures, **evaluation) if len(held) else None,
-        test=EvalBatches(dataset.test, everything, test_pictures, **evaluation),
+        holdout=EvalBatches(dataset.train, held, threads=threads, **evaluation) if len(held) else None,
+        test=EvalBatches(dataset.test, everything, threads=threads, **evaluation),
         epochs=config.epochs,
         lr=config.lr,
         schedule=config.schedule,
@@ -132,7 +138,8 @@ def make_task(config: Config, dataset: Dataset, world: World) -> Task:
         grad_clip=config.grad_clip,
         ema=config.ema,
         test_every=config.test_every,
-        bfloat16=config.precision == "bfloat16",
+        bfloat16=config.precision == "bfloat16"
+        and not models.needs_float32(config.architecture, world.device),
     )
 
 

@@ -9,7 +9,8 @@ from imagenette.errors import InputError
 
 
 def test_defaults_are_the_fast_recipe():
-    assert resolve({}) == Config() == resolve({"recipe": "fast"})
+    assert resolve({}) == resolve({"recipe": "fast"})
+    assert resolve({}) == Config(start_size=64), "which follows from the size"
 
 
 def test_explicit_knobs_win_over_the_recipe_and_the_recipe_over_defaults():
@@ -93,8 +94,14 @@ def test_an_optimizer_brings_its_batch_rate_and_decay(optimizer, expected):
     assert resolve({"optimizer": optimizer, "lr": 0.3}).lr == 0.3
 
 
+def test_timms_networks_get_adamw_unless_told_otherwise():
+    config = resolve({"architecture": "convnext_nano"})
+    assert (config.optimizer, config.lr, config.weight_decay) == ("adamw", 0.002, 0.05)
+    assert resolve({"architecture": "convnext_nano", "optimizer": "sgd"}).lr == 0.1
+
+
 def test_the_fast_recipe_starts_at_half_the_resolution_where_that_is_64_or_more():
-    assert [resolve({"size": size}).start_size for size in (64, 96, 128, 224)] == [0, 0, 64, 112]
+    assert [resolve({"size": size}).start_size for size in (64, 96, 128, 200, 224)] == [0, 0, 64, 96, 112]
     assert resolve({"size": 224, "start_size": 0}).start_size == 0
     assert resolve({"size": 224, "recipe": "record"}).start_size == 0
 

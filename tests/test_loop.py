@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from imagenette.data import open_dataset
 from imagenette.distributed import World
 from imagenette.gpu import Reading
 from imagenette.loop import Diverged, Stopped, evaluate, fit, follow, normalize, stepper
+from imagenette.proof import TOLERANCE
 
 CPU = World(0, 1, torch.device("cpu"))
 TINY = {"data": "digits", "limit": 96, "batch_size": 32, "epochs": 2, "precision": "float32", "lr": 0.01}
@@ -51,6 +53,24 @@ def test_stopping_at_any_step_and_going_on_changes_nothing(digits, after):
     list(fit(again, task, CPU))
     assert all(torch.equal(a, b) for a, b in zip(weights(state), weights(again), strict=True))
     plain = [(e.train_loss, e.train_accuracy, e.test_loss, e.lr) for e in whole]
+    assert [(e.train_loss, e.train_accuracy, e.test_loss, e.lr) for e in again.history] == plain
+
+
+@pytest.mark.parametrize("after", [2, 3, 4, 6])
+def test_a_state_saved_anywhere_goes_on_in_a_fresh_one_with_nothing_changed(digits, after):
+    """Also in the middle of an epoch's evaluation, with the rate that the epoch ended with."""
+    knobs = {"optimizer": "muon", "ema": 0.9, "start_size": 32, "size": 48}
+    task, state = make(digits, **knobs)
+    list(fit(state, task, CPU))
+    task, stopped = make(digits, **knobs)
+    asked = iter(range(100))
+    with pytest.raises(Stopped):
+        list(fit(stopped, task, CPU, stop=lambda: next(asked) == after))
+    task, again = make(digits, **knobs)
+    unpack(pack(stopped, CPU), again, CPU)
+    list(fit(again, task, CPU))
+    assert all(torch.equal(a, b) for a, b in zip(weights(state), weights(again), strict=True))
+    plain = [(e.train_loss, e.train_accuracy, e.test_loss, e.lr) for e in state.history]
     assert [(e.train_loss, e.train_accuracy, e.test_loss, e.lr) for e in again.history] == plain
 
 
@@ -155,17 +175,18 @@ def on_gpu(digits, **knobs):
 @needs_gpu
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_recorded_steps_compute_what_plain_ones_do(digits, optimizer, monkeypatch):
-    """An epoch with a partial last batch and a second resolution, recorded and not."""
+    """Epochs with a partial last batch and a second resolution, recorded and not."""
     runs = []
     for recorded in (True, False):
         if not recorded:
             monkeypatch.setattr("imagenette.loop.Recorded", lambda learn: learn)
         task, state, world = on_gpu(
-            digits, optimizer=optimizer, epochs=3, start_size=32, size=48, ema=0.9, lr=1e-3, momentum=0.5
+            digits, optimizer=optimizer, epochs=5, start_size=32, size=48, ema=0.9, lr=1e-3, momentum=0.5
         )
+        assert len({next(iter(task.train.epoch(epoch))).images.shape for epoch in (1, 5)}) == 2
         runs.append([epoch.train_loss for epoch, _ in fit(state, task, world)])
     assert runs[0] == pytest.approx(runs[1], rel=2e-2)
-    assert runs[0][2] < runs[0][0]
+    assert runs[0][-1] < runs[0][0]
 
 
 @pytest.mark.gpu
@@ -200,3 +221,15 @@ def test_a_state_goes_from_the_cpu_to_the_gpu_and_back(digits):
         task, back = make(digits, optimizer=kind, epochs=2, limit=640)
         unpack(pack(moved, world), back, CPU)
         assert back.epoch == 3
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_what_was_said_on_a_gpu_is_what_the_saved_model_says_on_a_cpu(digits):
+    """The same pictures to the level, float32 and no TF32: shares agree to what the registry asks for."""
+    task, state, world = on_gpu(digits, epochs=1, precision="bfloat16")
+    list(fit(state, task, world))
+    _, on_device = evaluate(state.net, task.test, world, stop=lambda: False)
+    task, _ = make(digits, limit=0, batch_size=64)
+    _, on_cpu = evaluate(state.net.cpu(), task.test, CPU, stop=lambda: False)
+    assert np.abs(on_device.share - on_cpu.share).max() < TOLERANCE

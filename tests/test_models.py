@@ -82,5 +82,10 @@ def test_an_unknown_architecture_is_one_line_with_its_neighbours():
         with pytest.raises(InputError, match=r"^architecture.*resnet") as error:
             models.by_name(name, classes=2) if "/" in name or name == "resnet19" else models.check(name)
         assert "\n" not in str(error.value)
+    models.check("resnet10t", sizes={64, 128})
+    with pytest.raises(
+        InputError, match="architecture=vit_tiny_patch16_224: it takes no pictures of 128 x 128"
+    ):
+        models.check("vit_tiny_patch16_224", sizes={128, 224})
     with pytest.raises(InputError, match="activation=mish: architecture=dla34 has its own"):
         models.build(18, classes=2, seed=0, architecture="dla34", activation="mish")

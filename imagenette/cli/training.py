@@ -49,7 +49,7 @@ def train(
     trial: int | None,
     **knobs: str | None,
 ) -> int:
-    """Train one ResNet and track it in MLflow.
+    """Train one network and track it in MLflow.
 
     Every knob has the same name here, in `mlflow run . -P NAME=VALUE`, as MLflow param and in studies.
     Explicit knobs win over the recipe, the recipe over the defaults. Hyphens and underscores both work.

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from imagenette.data.dataset import Split
-from imagenette.data.pictures import Made, Pictures
+from imagenette.data.pictures import Made, Pictures, ThreadedPictures
 from imagenette.data.plan import Ints, epoch_plan
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -102,18 +104,22 @@ def batch_bounds(images: int, batch_size: int, *, drop_last: bool) -> list[tuple
 
 
 class EvalBatches:
-    """A split to be evaluated, this rank's shard of it, unpadded: over all ranks each image comes once."""
+    """A split to be evaluated, this rank's shard of it, unpadded: over all ranks each image comes once.
+
+    Its pictures are made on the CPU whatever trains, to the level what a saved model makes of the same files,
+    and then stay on the device."""
 
     def __init__(
         self,
         split: Split,
         positions: Ints,
-        pictures: Pictures,
         *,
         size: int,
         batch_size: int = 128,
         rank: int = 0,
         world_size: int = 1,
+        threads: int = 1,
+        device: torch.device = CPU,
     ) -> None:
         """batch_size: per rank; it changes nothing but speed."""
         part = shard(len(positions), rank, world_size)
@@ -121,18 +127,18 @@ class EvalBatches:
         order = positions[part]
         side = split.images.shape[1]
         whole = np.tile([0, 0, side, side], (len(order), 1))
-        self._order, self._boxes, self._pictures, self._size = order, whole, pictures, size
-        self._batch_size = batch_size
+        pictures = ThreadedPictures(split, threads=threads)
+        self._make = pictures.rows(order, whole, np.zeros(len(order), dtype=bool))
+        self._size, self._batch_size, self._device = size, batch_size, device
         self._steps = -(-max(-(-len(positions) // world_size), 1) // batch_size)
         self._made: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(uint8 [b, 3, size, size], int64 [b]); as many batches on every rank, the last may be empty.
         Made once: the whole Imagenette test set at 128 px is 190 MB."""
-        make = self._pictures.rows(self._order, self._boxes, np.zeros(len(self._order), dtype=bool))
         for step in range(self._steps):
             if step == len(self._made):
-                self._made.append(
-                    make(slice(step * self._batch_size, (step + 1) * self._batch_size), self._size)()
-                )
+                rows = slice(step * self._batch_size, (step + 1) * self._batch_size)
+                images, labels = self._make(rows, self._size)()
+                self._made.append((images.to(self._device), labels.to(self._device)))
             yield self._made[step]

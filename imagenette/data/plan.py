@@ -93,10 +93,11 @@ def to_stored(boxes: Ints, sizes: npt.NDArray[np.integer], side: int) -> Ints:
 
 def epoch_sizes(epochs: int, *, first: int, last: int) -> list[int]:
     """Training resolution of each epoch, px: from first to last in equal shares of the first 80 % of the
-    epochs, a step being 16 px; last from there on. Never beyond last; first = 0 means last."""
+    epochs, a step being 16 px; last from there on, and in the last epoch of few. Never beyond last; first = 0
+    means last."""
     steps = max(-(-(last - first) // SIZE_STEP), 0) if first else 0
     grown = [first + SIZE_STEP * int(steps * epoch / (GROWN * epochs) + 1e-9) for epoch in range(epochs)]
-    return [min(size, last) if steps else last for size in grown]
+    return [*(min(size, last) if steps else last for size in grown[:-1]), last]
 
 
 def stratified(labels: Ints, count: int, *, seed: int) -> Ints:

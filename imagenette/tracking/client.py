@@ -68,10 +68,16 @@ def check_alive(uri: str, *, timeout: float = 4, advice: str = _ADVICE) -> None:
     raise RunError(f"tracking server {hide_secrets(uri)} does not answer ({reason.lower()}): {advice}")
 
 
-def connect(uri: str) -> MlflowClient:
-    """An MLflow client with short patience and without chatter."""
+def set_environment() -> None:
+    """MLflow's settings, where the user has none. Before other threads read the environment: changing it is
+    not safe beside them."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def connect(uri: str) -> MlflowClient:
+    """An MLflow client with short patience and without chatter."""
+    set_environment()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient

@@ -21,7 +21,7 @@ from typing import Any
 from imagenette.errors import InputError
 from imagenette.records import Epoch
 from imagenette.tracking import RunHeader
-from imagenette.tracking.client import check_alive, resolve_uri
+from imagenette.tracking.client import check_alive, resolve_uri, set_environment
 from imagenette.tracking.outbox import Card, Outbox, holds_run, read_card
 from imagenette.tracking.provenance import process_tags, source_tags
 from imagenette.tracking.runs import UID, hand_over, reach
@@ -134,6 +134,7 @@ def open_mlflow_tracker(
     output: Path, header: RunHeader, *, tracking_uri: str | None, offline: bool, resume: bool
 ) -> Callable[[], MlflowTracker]:
     """See `imagenette.tracking.begin_tracker`."""
+    set_environment()
     outer_run_id = os.environ.pop("MLFLOW_RUN_ID", None)  # so that no fluent call adopts it
     stored_uri = read_card(output).tracking_uri if holds_run(output) else None
     uri = resolve_uri(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or stored_uri)

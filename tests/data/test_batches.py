@@ -37,7 +37,7 @@ def train_batches(split, *, threads=1, **kwargs):
 
 
 def eval_batches(split, count, **kwargs):
-    return EvalBatches(split, np.arange(count), ThreadedPictures(split, threads=1), **kwargs)
+    return EvalBatches(split, np.arange(count), **kwargs)
 
 
 def whole(batches, epoch=1, start=0):
