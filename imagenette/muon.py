@@ -24,9 +24,18 @@ class Muon(torch.optim.Optimizer):
     the vectors, by plain Nesterov momentum at PLAIN_RATE times the rate. Weight decay is decoupled."""
 
     def __init__(
-        self, params: Iterable[dict[str, Any]], *, lr: float | Tensor, momentum: float, nesterov: bool = True
+        self,
+        params: Iterable[dict[str, Any]],
+        *,
+        lr: float | Tensor,
+        momentum: float,
+        nesterov: bool = True,
+        bfloat16: bool = False,
     ) -> None:
+        """bfloat16: whether the two large products of each step may be rounded to it, which halves their
+        time."""
         super().__init__(params, {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": 0.0})
+        self._products = torch.bfloat16 if bfloat16 else torch.float32
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # no loss is asked for
@@ -59,7 +68,7 @@ class Muon(torch.optim.Optimizer):
         for i, direction in enumerate(directions):
             alike[direction.shape].append(i)
         for shape, places in alike.items():
-            made = orthogonalize(torch.stack([directions[i].flatten(1) for i in places]))
+            made = orthogonalize(torch.stack([directions[i].flatten(1) for i in places]), self._products)
             made *= max(1, shape[0] / shape[1:].numel()) ** 0.5
             for i, matrix in zip(places, made, strict=True):
                 directions[i] = matrix.view(shape)
@@ -72,13 +81,16 @@ def _move(params: list[Tensor], directions: list[Tensor], rate: float | Tensor, 
     torch._foreach_sub_(params, torch._foreach_mul(directions, rate))
 
 
-def orthogonalize(matrices: Tensor) -> Tensor:
+def orthogonalize(matrices: Tensor, products: torch.dtype = torch.float32) -> Tensor:
     """float32 [n, r, c] to the same shape: singular vectors kept, singular values about 1 (0.6 to 1.4; those
-    below a thirtieth of the largest less). Newton-Schulz on X X^T; a matrix of zeros stays one."""
+    below a thirtieth of the largest less). Newton-Schulz on X X^T; a matrix of zeros stays one.
+
+    products: in what the two large products are taken; what rounding to bfloat16 adds lies below that
+    thirtieth, but then a last bit of a gradient can be seen in the step."""
     if matrices.shape[1] > matrices.shape[2]:
-        return orthogonalize(matrices.mT).mT
+        return orthogonalize(matrices.mT, products).mT
     a, b, c = COEFFICIENTS
-    rounded = matrices.bfloat16()  # the two large products; what rounding adds lies below the thirtieth
+    rounded = matrices.to(products)
     gram = (rounded @ rounded.mT).float()
     size = gram.norm(dim=(1, 2), keepdim=True).clamp_min(1e-30)  # at least the largest eigenvalue
     gram = gram / size
@@ -89,5 +101,5 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         gram = factor @ (factor @ gram)  # all are polynomials of one symmetric matrix: they commute
         factor = a * eye + b * gram + c * (gram @ gram)
         whole = factor @ whole
-    made: Tensor = (whole / size.sqrt()).bfloat16() @ rounded
+    made: Tensor = (whole / size.sqrt()).to(products) @ rounded
     return made.float()

@@ -23,14 +23,16 @@ def build(
     nesterov: bool,
     weight_decay: float,
     decay_norm_bias: bool,
+    bfloat16: bool = False,
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW, fused: one kernel over all weights; or Muon. momentum is AdamW's beta1. On a GPU the rate
-    is a tensor there, which a recorded step reads anew each time."""
+    """SGD or AdamW, fused: one kernel over all weights; or Muon. momentum: AdamW's beta1. bfloat16: whether
+    Muon's large products may be rounded to it. On a GPU the rate is a tensor there, which a recorded step
+    reads anew each time."""
     groups = parameter_groups(net, weight_decay, decay_norm_bias=decay_norm_bias)
     device = groups[0]["params"][0].device
     rate = torch.tensor(lr, device=device) if device.type == "cuda" else lr
     if kind == "muon":
-        return Muon(groups, lr=rate, momentum=momentum, nesterov=nesterov)
+        return Muon(groups, lr=rate, momentum=momentum, nesterov=nesterov, bfloat16=bfloat16)
     if kind == "adamw":
         on_gpu = device.type == "cuda"
         return torch.optim.AdamW(groups, lr=rate, betas=(momentum, 0.999), fused=True, capturable=on_gpu)

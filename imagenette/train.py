@@ -169,5 +169,6 @@ def make_state(config: Config, classes: int, world: World) -> TrainState:
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,
         decay_norm_bias=config.decay_norm_bias,
+        bfloat16=config.precision == "bfloat16",
     )
     return new_state(net, optimizer, averaged=config.ema > 0, device=world.device)

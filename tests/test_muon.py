@@ -9,11 +9,20 @@ from imagenette.muon import PLAIN_RATE, Muon, orthogonalize
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(1, 3), st.integers(1, 48), st.integers(1, 48), st.integers(0, 99), st.floats(-6, 6))
-def test_singular_vectors_stay_and_their_values_become_about_one(count, rows, columns, seed, magnitude):
+@given(
+    st.integers(1, 3),
+    st.integers(1, 48),
+    st.integers(1, 48),
+    st.integers(0, 99),
+    st.floats(-6, 6),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_singular_vectors_stay_and_their_values_become_about_one(
+    count, rows, columns, seed, magnitude, products
+):
     torch.manual_seed(seed)
     given = torch.randn(count, rows, columns) * 10**magnitude
-    made = orthogonalize(given)
+    made = orthogonalize(given, products)
     assert made.shape == given.shape
     for i, before in enumerate(given):
         left, values, right = torch.linalg.svd(before, full_matrices=False)

@@ -45,8 +45,8 @@ class RunHeader:
 
 
 class Tracker(Protocol):
-    """Where a run's records go. Once the run is found or made, nothing here raises for a dead server, or waits
-    for it, but `close`."""
+    """Where a run's records go. Once the run is found or made, nothing here raises for a dead server, or
+    waits for it, but `close`."""
 
     @property
     def run_id(self) -> str | None:
