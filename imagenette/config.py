@@ -129,8 +129,8 @@ class Config(BaseModel):
     nproc: Auto | Positive = "auto"
     """Training processes on this machine; auto = one for each visible GPU, or 1."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """Arithmetic of convolutions, and of Muon's large products, in training; weights, losses and statistics are
-    float32 in both, and so is evaluation. timm's networks train in float32 on a CPU whatever is asked for."""
+    """Arithmetic of convolutions, and of Muon's large products, in training; weights, losses and statistics
+    are float32 in both, and so is evaluation. timm's networks train in float32 on a CPU whatever is asked."""
     workers: Count = 0
     """Threads that crop and resize on the CPU, per process; 0 = the cores there are."""
 
