@@ -29,7 +29,7 @@ from torchvision import datasets, models, transforms
 from imagenette.config import resolve
 from imagenette.distributed import join
 from imagenette.launch import prepare
-from imagenette.loop import MEAN, STD, stepper, wrap
+from imagenette.loop import MEAN, STD, stepper
 from imagenette.train import make_state, make_task
 
 CROP = (0.35, 1.0)  # shares of the area, our `fast` recipe's from 14 epochs on
@@ -63,7 +63,7 @@ def ours(setting: Setting, workers: int, flags: Flags) -> Turn:
     with join(config.device) as world:  # one process: nothing to leave
         task = make_task(config, dataset, world)
         state = make_state(config, len(dataset.classes), world)
-        step = stepper(wrap(state.net, world), state, task, world)
+        step = stepper(state, task, world)
         state.net.train()
     epochs = itertools.count(1)
 

@@ -13,7 +13,7 @@ from imagenette.config import Config
 from imagenette.data import Dataset
 from imagenette.data.batches import Batch, TrainBatches
 from imagenette.distributed import join
-from imagenette.loop import stepper, wrap
+from imagenette.loop import stepper
 from imagenette.system import machine
 from imagenette.train import make_state, make_task
 
@@ -64,7 +64,7 @@ def measure(config: Config, dataset: Dataset, *, rounds: int, steps: int) -> Spe
     with join(config.device) as world:
         task = make_task(config.model_copy(update={"start_size": 0}), dataset, world)
         state = make_state(config, len(dataset.classes), world)
-        step = stepper(wrap(state.net, world), state, task, world)
+        step = stepper(state, task, world)
         state.net.train()
         one = next(iter(task.train.epoch(1)))
 

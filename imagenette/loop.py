@@ -135,7 +135,7 @@ def fit(
     stop: asked at each step; Stopped is raised once any rank's says yes. on_step: called after each step
     with (step, images of the global batch, the epoch's mean loss as of the last glance).
     """
-    step = stepper(wrap(state.net, world), state, task, world)
+    step = stepper(state, task, world)
     while state.epoch <= task.epochs:
         train_epoch(step, state, task, world, stop=stop, on_step=on_step)
         started = time.perf_counter()
@@ -214,10 +214,10 @@ def train_epoch(
     state.meters.seconds = before + time.perf_counter() - began
 
 
-def stepper(model: nn.Module, state: TrainState, task: Task, world: World) -> Callable[[Batch], None]:
+def stepper(state: TrainState, task: Task, world: World) -> Callable[[Batch], None]:
     """One optimizer step on a batch, counted in the state. On a GPU that one process has to itself the step
     is recorded and replayed."""
-    recorded = None
+    model, recorded = wrap(state.net, world), None
     if world.device.type == "cuda" and world.size == 1:
         recorded = Recorded(
             lambda images, labels: learn(model, state, images, labels, len(labels), task, world)

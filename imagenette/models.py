@@ -107,6 +107,8 @@ def check(architecture: str, *, sizes: Collection[int] = ()) -> None:
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = f" ({', '.join(near)}?)" if near else ""
         raise InputError(f"architecture={architecture}: must be resnet, xresnet or a network of timm's{hint}")
+    if not sizes:  # whoever builds it next needs no second one
+        return
     with torch.device("meta"), torch.inference_mode():  # shapes alone, nothing is computed
         net = timm.create_model(architecture, pretrained=False, num_classes=2)
         for size in sorted(set(sizes)):

@@ -193,7 +193,8 @@ def test_recorded_steps_compute_what_plain_ones_do(digits, optimizer, monkeypatc
 @needs_gpu
 def test_no_step_waits_for_the_gpu(digits):
     task, state, world = on_gpu(digits, ema=0.9, epochs=2, precision="bfloat16")
-    step = stepper(state.net.train(), state, task, world)
+    step = stepper(state, task, world)
+    state.net.train()
     batches = list(task.train.epoch(1))
     for batch in batches[:6]:  # kernels are chosen, the graph is recorded
         step(batch)
