@@ -120,6 +120,9 @@ class Config(BaseModel):
     crop_scale: Annotated[float, Field(gt=0, le=1)] = 0.35
     """Smallest share of an image's area that a random crop may show; 1 = the whole image, no crop. The fast
     recipe crops less in short runs, which have no time to overfit: 0.7 at 5 epochs, 0.35 from 14 on."""
+    cutmix: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of training images that show another one in a box, whose class then takes the box's share of the
+    target (Yun et al. 2019; the box's area is uniform before the border cuts it). For long runs."""
     flip: bool = True
     """Mirror half of the training images (never digits, unless asked)."""
 

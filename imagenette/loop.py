@@ -65,7 +65,8 @@ class Meters:
         loss = losses.detach().sum()
         self.step += 1
         self.loss += loss
-        self.correct += (logits.detach().argmax(1) == labels).sum()
+        likeliest = labels if labels.ndim == 1 else labels.argmax(1)
+        self.correct += (logits.detach().argmax(1) == likeliest).sum()
         self.bad_step += (self.bad_step == 0) * ~torch.isfinite(loss) * self.step
 
     def clear(self) -> None:
@@ -248,7 +249,8 @@ def learn(
     task: Task,
     world: World,
 ) -> None:
-    """The device's part of a step, on the global batch's mean loss."""
+    """The device's part of a step, on the global batch's mean loss. labels: int64 [b], or the classes' shares
+    of each target, float32 [b, classes]."""
     with torch.autocast(world.device.type, torch.bfloat16, enabled=task.bfloat16):
         logits = model(normalize(images))
     losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=task.label_smoothing)

@@ -122,6 +122,8 @@ def make_task(config: Config, dataset: Dataset, world: World) -> Task:
         sizes=epoch_sizes(config.epochs, first=config.start_size, last=config.size),
         crop_scale=config.crop_scale,
         flip=config.flip,
+        cutmix=config.cutmix,
+        classes=len(dataset.classes),
         ahead=2 if world.device.type == "cuda" else 0,
         **ranks,
     )

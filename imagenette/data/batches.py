@@ -4,15 +4,17 @@ where pictures are made."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from imagenette.data.dataset import Split
 from imagenette.data.pictures import Made, Pictures, ThreadedPictures
-from imagenette.data.plan import Ints, epoch_plan
+from imagenette.data.plan import Floats, Ints, epoch_plan
 
 CPU = torch.device("cpu")
 
@@ -24,7 +26,7 @@ class Batch:
     images: torch.Tensor
     """uint8 [b, 3, size, size], channels last in memory."""
     labels: torch.Tensor
-    """int64 [b]."""
+    """int64 [b]; where pictures are mixed, float32 [b, classes], each class's share of the target."""
     global_size: int
     """Images of this batch over all processes."""
 
@@ -49,16 +51,19 @@ class TrainBatches:
         sizes: Sequence[int],
         crop_scale: float,
         flip: bool,
+        cutmix: float = 0.0,
+        classes: int = 0,
         rank: int = 0,
         world_size: int = 1,
         ahead: int = 0,
     ) -> None:
         """positions: of the split, those to train on; pictures: the split's. batch_size: global. sizes:
-        training resolution of each epoch, px; the last one's also of those that come after. ahead: batches
-        made while one is in use; worth it beside a GPU, on the CPU it would only disturb the step's own
-        threads."""
+        training resolution of each epoch, px; the last one's also of those that come after. cutmix: share of
+        pictures with a patch; it needs the number of classes. ahead: batches made while one is in use; worth
+        it beside a GPU, on the CPU it would only disturb the step's own threads."""
         self._split, self._positions, self._pictures = split, positions, pictures
         self._seed, self._scale, self._flip, self._sizes = seed, crop_scale, flip, sizes
+        self._cutmix, self._classes = cutmix, classes
         self._rank, self._world_size, self._ahead = rank, world_size, ahead
         self._bounds = batch_bounds(len(positions), batch_size, drop_last=drop_last)
 
@@ -82,18 +87,46 @@ class TrainBatches:
             epoch=epoch,
             scale=self._scale,
             flip=self._flip,
+            cutmix=self._cutmix,
         )
         size = self._sizes[min(epoch, len(self._sizes)) - 1]
         make = self._pictures.rows(plan.order, plan.boxes, plan.flips)
-        under_way: deque[tuple[Made, int]] = deque()
+        under_way: deque[Callable[[], Batch]] = deque()
         for first, last in self._bounds[start:]:
             part = shard(last - first, self._rank, self._world_size)
-            under_way.append((make(slice(first + part.start, first + part.stop), size), last - first))
+            lead = min(part.start, 1) if self._cutmix else 0  # another rank's row may show in the first patch
+            rows = slice(first + part.start - lead, first + part.stop)
+            made, patches = make(rows, size), plan.patches[rows]
+            under_way.append(partial(self._batch, made, patches, lead=lead, global_size=last - first))
             if len(under_way) > self._ahead:
-                made, images = under_way.popleft()
-                yield Batch(*made(), images)
-        for made, images in under_way:
-            yield Batch(*made(), images)
+                yield under_way.popleft()()
+        for batch in under_way:
+            yield batch()
+
+    def _batch(self, made: Made, patches: Floats, *, lead: int, global_size: int) -> Batch:
+        """lead: rows at the start that are there for the next one's patch only."""
+        images, labels = made()
+        if self._cutmix:
+            images, labels = patched(images, labels, torch.from_numpy(patches), classes=self._classes)
+        return Batch(images[lead:], labels[lead:], global_size)
+
+
+def patched(
+    images: torch.Tensor, labels: torch.Tensor, patches: torch.Tensor, *, classes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """uint8 [b, 3, size, size] and int64 [b] to the same pictures with the one before in each one's patch (see
+    EpochPlan; float64 [b, 4]; the first stays as it is), and float32 [b, classes]: each target, the classes by
+    their share of the pixels."""
+    size = images.shape[-1]
+    top, left, bottom, right = (patches.to(images.device) * size).round().T[:, :, None]
+    place = torch.arange(size, device=images.device)
+    down, across = (top <= place) & (place < bottom), (left <= place) & (place < right)
+    inside = down[:, :, None] & across[:, None, :]
+    before = (torch.arange(len(images), device=images.device) - 1).clamp_min(0)
+    mixed = torch.where(inside[:, None], images[before], images)
+    share = inside.float().mean((1, 2))[:, None]
+    own, other = (F.one_hot(each, classes) for each in (labels, labels[before]))
+    return mixed.contiguous(memory_format=torch.channels_last), torch.lerp(own.float(), other.float(), share)
 
 
 def batch_bounds(images: int, batch_size: int, *, drop_last: bool) -> list[tuple[int, int]]:

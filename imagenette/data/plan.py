@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 RATIO = (3 / 4, 4 / 3)  # of width to height of a crop, torchvision's RandomResizedCrop
 SIZE_STEP = 16  # px; sizes between would be slower, not better: a ResNet's stages halve them four times
@@ -29,6 +30,9 @@ class EpochPlan:
     """[n, 4] top, left, height, width of the crop, px of the stored image."""
     flips: npt.NDArray[np.bool_]
     """[n] whether the crop is mirrored."""
+    patches: Floats
+    """[n, 4] top, left, bottom, right of the box that shows the row before, in shares of the side; all 0
+    where there is none."""
 
 
 def epoch_plan(
@@ -40,17 +44,30 @@ def epoch_plan(
     epoch: int,
     scale: float,
     flip: bool,
+    cutmix: float = 0.0,
 ) -> EpochPlan:
     """The plan of one epoch over `positions` of a split whose images are stored side x side px.
 
     sizes: [whole split, 2] original height and width, px; crops obey the original aspect ratio.
-    epoch: 1-based. scale: smallest share of the area; 1 = the whole image.
+    epoch: 1-based. scale: smallest share of the area; 1 = the whole image. cutmix: share of rows
+    that get a patch.
     """
     rng = np.random.default_rng([seed, epoch])
     order = positions[rng.permutation(len(positions))]
     boxes = crop_boxes(sizes[order], rng, scale=scale)
     flips = rng.random(len(order)) < 0.5
-    return EpochPlan(order, to_stored(boxes, sizes[order], side), flips & flip)
+    patches = patch_boxes(len(order), rng, share=cutmix)
+    return EpochPlan(order, to_stored(boxes, sizes[order], side), flips & flip, patches)
+
+
+def patch_boxes(n: int, rng: np.random.Generator, *, share: float) -> Floats:
+    """[n, 4] boxes for EpochPlan.patches, by CutMix's rule: the picture's shape, an area uniform in [0, 1], a
+    centre anywhere, cut at the border."""
+    laid = rng.random((n, 1)) < share
+    half = np.sqrt(rng.random((n, 1))) / 2
+    centre = rng.random((n, 2))
+    corners = np.concatenate([centre - half, centre + half], axis=1).clip(0, 1)
+    return np.where(laid, corners, 0.0)
 
 
 def crop_boxes(sizes: npt.NDArray[np.integer], rng: np.random.Generator, *, scale: float) -> Ints:

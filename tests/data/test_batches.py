@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imagenette.data.batches import EvalBatches, TrainBatches, batch_bounds, shard
+from imagenette.data.batches import EvalBatches, TrainBatches, batch_bounds, patched, shard
 from imagenette.data.dataset import Split
 from imagenette.data.pictures import ThreadedPictures
 from imagenette.data.prepare import resize
@@ -31,6 +31,7 @@ def train_batches(split, *, threads=1, **kwargs):
         "sizes": [10],
         "crop_scale": 0.3,
         "flip": True,
+        "classes": 4,
     }
     pictures = ThreadedPictures(split, threads=threads)
     return TrainBatches(split, np.arange(len(split)), pictures, **(defaults | kwargs))
@@ -46,21 +47,17 @@ def whole(batches, epoch=1, start=0):
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(1, 5), st.integers(1, 3), st.booleans(), st.integers(8, 16))
-def test_ranks_and_threads_only_divide_the_one_global_batch(world_size, threads, drop_last, batch_size):
+@given(
+    st.integers(1, 5), st.integers(1, 3), st.booleans(), st.integers(8, 16), st.sampled_from([0.0, 0.5, 1.0])
+)
+def test_ranks_and_threads_only_divide_the_one_global_batch(
+    world_size, threads, drop_last, batch_size, cutmix
+):
     split = make_split()
-    alone = list(train_batches(split, drop_last=drop_last, batch_size=batch_size).epoch(2))
+    same = {"drop_last": drop_last, "batch_size": batch_size, "cutmix": cutmix}
+    alone = list(train_batches(split, **same).epoch(2))
     ranks = [
-        list(
-            train_batches(
-                split,
-                drop_last=drop_last,
-                batch_size=batch_size,
-                rank=r,
-                world_size=world_size,
-                threads=threads,
-            ).epoch(2)
-        )
+        list(train_batches(split, rank=r, world_size=world_size, threads=threads, **same).epoch(2))
         for r in range(world_size)
     ]
     assert {len(batches) for batches in ranks} == {len(alone)}
@@ -151,3 +148,20 @@ def test_each_epoch_has_its_resolution_and_the_last_one_stays():
     batches = train_batches(make_split(), sizes=[6, 8, 10])
     seen = [next(iter(batches.epoch(epoch))).images.shape[-1] for epoch in (1, 2, 3, 4, 9)]
     assert seen == [6, 8, 10, 10, 10]
+
+
+def test_a_patch_shows_the_picture_before_and_the_target_counts_its_pixels():
+    images = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 3, 10, 10) * 10
+    labels = torch.tensor([2, 0, 1, 1])
+    patches = torch.tensor([[0.0, 0, 1, 1], [0.2, 0.3, 0.5, 0.9], [0, 0, 0, 0], [0, 0, 1, 0.5]]).double()
+    mixed, targets = patched(images, labels, patches, classes=3)
+    assert mixed.is_contiguous(memory_format=torch.channels_last)
+    assert (mixed[0] == 0).all()
+    assert (mixed[2] == 20).all()
+    inside = torch.zeros(10, 10, dtype=torch.bool)
+    inside[2:5, 3:9] = True
+    assert torch.equal(mixed[1, 1], torch.where(inside, 0, 10).byte())
+    assert (mixed[3, :, :, :5] == 20).all()
+    assert (mixed[3, :, :, 5:] == 30).all()
+    expected = [[0, 0, 1], [0.82, 0, 0.18], [0, 1, 0], [0, 1, 0]]
+    torch.testing.assert_close(targets, torch.tensor(expected))

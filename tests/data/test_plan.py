@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 
-from imagenette.data.plan import crop_boxes, epoch_plan, epoch_sizes, split_positions, stratified, to_stored
+from imagenette.data.plan import (
+    crop_boxes,
+    epoch_plan,
+    epoch_sizes,
+    patch_boxes,
+    split_positions,
+    stratified,
+    to_stored,
+)
 
 shapes = st.tuples(st.integers(1, 600), st.integers(1, 600))
 
@@ -117,3 +125,26 @@ def test_the_resolution_grows_evenly_and_is_the_last_one_for_the_last_fifth(epoc
 def test_sixty_epochs_spend_twelve_at_each_resolution():
     assert epoch_sizes(60, first=64, last=128) == [s for s in (64, 80, 96, 112, 128) for _ in range(12)]
     assert epoch_sizes(3, first=0, last=100) == [100] * 3
+
+
+def test_patches_follow_cutmixs_rule_and_leave_the_other_draws_alone():
+    """Half of the rows; an area of mean 1/2 before the border cuts it, boxes inside the picture, centred
+    anywhere."""
+    top, left, bottom, right = patch_boxes(40_000, np.random.default_rng(0), share=0.5).T
+    laid = bottom > 0
+    assert laid.mean() == pytest.approx(0.5, abs=0.01)
+    assert (np.stack([top, left]) >= 0).all()
+    assert (np.stack([bottom - top, right - left]) >= 0).all()
+    assert (np.stack([bottom, right]) <= 1).all()
+    inner = laid & (top > 0) & (left > 0) & (bottom < 1) & (right < 1)
+    np.testing.assert_allclose((bottom - top)[inner], (right - left)[inner])
+    # of a box of side s, cut at both borders: s (1 - s/4) of each side on average; s^2 uniform
+    expected = np.mean([(s * (1 - s / 4)) ** 2 for s in np.sqrt(np.linspace(0, 1, 10_001))])
+    assert ((bottom - top) * (right - left))[laid].mean() == pytest.approx(expected, abs=0.005)
+
+    sizes = np.full((50, 2), 300)
+    plain = make(sizes)
+    mixed = epoch_plan(np.arange(50), sizes, side=224, seed=1, epoch=1, scale=0.35, flip=True, cutmix=1.0)
+    assert not plain.patches.any()
+    assert (mixed.patches[:, 2] > 0).all()
+    assert all((getattr(plain, f) == getattr(mixed, f)).all() for f in ("order", "boxes", "flips"))
