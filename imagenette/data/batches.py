@@ -114,9 +114,9 @@ class TrainBatches:
 def patched(
     images: torch.Tensor, labels: torch.Tensor, patches: torch.Tensor, *, classes: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """uint8 [b, 3, size, size] and int64 [b] to the same pictures with the one before in each one's patch (see
-    EpochPlan; float64 [b, 4]; the first stays as it is), and float32 [b, classes]: each target, the classes by
-    their share of the pixels."""
+    """uint8 [b, 3, size, size] and int64 [b] to the same pictures with the one before in each one's patch
+    (EpochPlan has them; float64 [b, 4]; the first stays as it is), and float32 [b, classes]: each target, the
+    classes by their share of the pixels."""
     size = images.shape[-1]
     top, left, bottom, right = (patches.to(images.device) * size).round().T[:, :, None]
     place = torch.arange(size, device=images.device)
