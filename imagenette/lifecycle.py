@@ -30,7 +30,7 @@ def introduce(
     machine. history: epochs that are done.
 
     A dead server and a folder in use are refused here; the rest, MLflow's import above all, goes on in a
-    thread beside the first steps, and what it meets is the tracker's to say."""
+    thread once a first step is done, and what it meets is the tracker's to say."""
     config = job.config
     tags = {
         **facts,

@@ -80,12 +80,14 @@ def train(
     def ending() -> bool:
         return stop() or tracker.lost
 
+    def stepped(step: int, images: int, loss: float | None) -> None:
+        tracker.begin()
+        progress.step(step, images, loss)
+
     try:
         last = None
         with Progress.of(state, task, shown=world.first) as progress:
-            for epoch, last in fit(
-                state, task, world, stop=ending, on_step=progress.step, read_system=system
-            ):
+            for epoch, last in fit(state, task, world, stop=ending, on_step=stepped, read_system=system):
                 store.save_epoch(state, last, by_holdout=task.holdout is not None)
                 world.first_does(partial(tracker.log, epoch))  # may raise, on one rank alone
                 progress.epoch(epoch)

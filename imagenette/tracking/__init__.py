@@ -57,6 +57,9 @@ class Tracker(Protocol):
         """Whether the run turned out not to be had: whoever trains should stop, and every call here raises
         why."""
 
+    def begin(self) -> None:
+        """Told at each step that training is under way: what takes long may go on beside it from now on."""
+
     def log(self, epoch: Epoch) -> None:
         """Record an epoch, the first time its index comes; again is a no-op."""
 
@@ -83,6 +86,9 @@ class NullTracker:
 
     run_id: str | None = None
     lost = False
+
+    def begin(self) -> None:
+        pass
 
     def log(self, epoch: Epoch) -> None:
         pass

@@ -50,6 +50,9 @@ class MlflowTracker:
     def run_id(self) -> str | None:
         return self._outbox.card.run_id if self._outbox.card else None
 
+    def begin(self) -> None:
+        pass
+
     def log(self, epoch: Epoch) -> None:
         with self._lock:
             if epoch.index in self._epochs:

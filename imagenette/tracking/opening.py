@@ -1,13 +1,14 @@
-"""A tracker whose run is still being found or made, while the training that it belongs to has begun.
+"""A tracker whose run is found or made only once the training that it belongs to is under way.
 
 MLflow's import alone takes about as long as torch's, and a training's first steps need nothing of it: it
-happens in a thread. The first record waits for it, so that everything after is as if it had come first.
+happens in a thread, after the first step, which would otherwise wait for Python's lock. The first record waits
+for it, so that everything after is as if it had come first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from imagenette.records import Epoch
@@ -16,35 +17,48 @@ from imagenette.tracking import Tracker
 
 class OpeningTracker:
     """See `imagenette.tracking.Tracker`. Each call waits for the run, and raises what kept it from being had;
-    `lost` alone never waits."""
+    `begin` and `lost` alone never wait. Belongs to one thread."""
 
     def __init__(self, open_run: Callable[[], Tracker]) -> None:
-        thread = ThreadPoolExecutor(1, thread_name_prefix="imagenette-opening")
-        self._opening = thread.submit(open_run)
-        thread.shutdown(wait=False)  # takes no more work; the thread ends with its one
+        self._open_run = open_run
+        self._opening: Future[Tracker] | None = None
+
+    def begin(self) -> None:
+        self._begun()
+
+    def _begun(self) -> Future[Tracker]:
+        if self._opening is None:
+            thread = ThreadPoolExecutor(1, thread_name_prefix="imagenette-opening")
+            self._opening = thread.submit(self._open_run)
+            thread.shutdown(wait=False)  # takes no more work; the thread ends with its one
+        return self._opening
+
+    def _opened(self) -> Tracker:
+        return self._begun().result()
 
     @property
     def lost(self) -> bool:
-        return self._opening.done() and self._opening.exception() is not None
+        begun = self._opening
+        return begun is not None and begun.done() and begun.exception() is not None
 
     @property
     def run_id(self) -> str | None:
-        return self._opening.result().run_id
+        return self._opened().run_id
 
     def log(self, epoch: Epoch) -> None:
-        self._opening.result().log(epoch)
+        self._opened().log(epoch)
 
     def tag(self, **tags: str) -> None:
-        self._opening.result().tag(**tags)
+        self._opened().tag(**tags)
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        self._opening.result().artifact(path, folder)
+        self._opened().artifact(path, folder)
 
     def model(self, name: str, path: Path, *, step: int, metrics: dict[str, float]) -> None:
-        self._opening.result().model(name, path, step=step, metrics=metrics)
+        self._opened().model(name, path, step=step, metrics=metrics)
 
     def result(self, metrics: dict[str, float], step: int) -> None:
-        self._opening.result().result(metrics, step)
+        self._opened().result(metrics, step)
 
     def close(self, status: str, description: str | None = None) -> int:
-        return self._opening.result().close(status, description)
+        return self._opened().close(status, description)

@@ -26,6 +26,8 @@ def test_a_call_waits_for_the_run_and_the_question_whether_it_is_lost_does_not()
         return Noting()
 
     tracker = OpeningTracker(open_run)
+    tracker.begin()
+    tracker.begin()
     assert not tracker.lost
     threading.Timer(0.1, opened.set).start()
     tracker.tag(reason="any")
@@ -51,3 +53,17 @@ def test_what_kept_the_run_from_being_had_is_raised_by_every_call():
         with pytest.raises(RunError, match="no such run"):
             call()
     assert tracker.lost
+
+
+def test_nothing_is_opened_before_training_is_under_way_or_a_record_comes():
+    said: list[str] = []
+
+    def open_run() -> Tracker:
+        said.append("opened")
+        return NullTracker()
+
+    waiting = OpeningTracker(open_run)
+    assert not waiting.lost
+    assert said == []
+    waiting.tag(reason="a stop before the first step")
+    assert said == ["opened"]
