@@ -16,7 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from imagenette import hosts
 from imagenette.errors import InputError, RunError
-from imagenette.processes import cores
+from imagenette.processes import cores, keep_freed_memory
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)  # longest that one rank may let the others wait
@@ -103,7 +103,9 @@ def join(device: str) -> Iterator[World]:
     if cuda:
         torch.cuda.set_device(here)
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32: its default keeps ten bits
-    elif "OMP_NUM_THREADS" not in os.environ:
+    else:
+        keep_freed_memory()
+    if not cuda and "OMP_NUM_THREADS" not in os.environ:
         # One thread a core over all processes and no more: oneDNN's threads wait for each other spinning, and
         # two processes of two threads on two cores run thirty times slower than one.
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -1,8 +1,8 @@
 """A tracker whose run is found or made only once the training that it belongs to is under way.
 
 MLflow's import alone takes about as long as torch's, and a training's first steps need nothing of it: it
-happens in a thread, after the first step, which would otherwise wait for Python's lock. The first record waits
-for it, so that everything after is as if it had come first.
+happens in a thread, after the first step, which would otherwise wait for Python's lock. The first record
+waits for it, so that everything after is as if it had come first.
 """
 
 from __future__ import annotations
