@@ -9,9 +9,10 @@ own loop stays as it was written (two workers).
 
 Loader workers share the cores with the training. They start with a turn and end with it, so that nobody's are
 there in another's. What they make ahead must not count for or against anyone: a turn begins with steps that
-are not timed, twice as many as batches may lie ready (two a worker) and two more. From then on as many lie
-ready as always will, and the batches consumed while the watch runs are as many as are made, but for two a
-worker at most: --steps must be many more than that.
+are not timed: twice as many as batches may lie ready (two a worker), and ten more, in which a sleeper gets
+back what the machine took of its caches and pages. From then on as many lie ready as always will, and the
+batches consumed while the watch runs are as many as are made, but for two a worker at most: --steps must be
+many more than that.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def play(name: str, setting: Setting, asked: Connection) -> None:
             return
         if way != held:
             held, turn = way, make(setting, way.workers, way.flags)
-        asked.send(turn(4 * way.workers + 2, steps))
+        asked.send(turn(4 * way.workers + 10, steps))
 
 
 def unpack(archive: str, folder: Path) -> Path:
@@ -119,7 +120,7 @@ def choose(player: Player, ways: Sequence[Way], steps: int) -> tuple[Way, dict[s
 
 
 def main() -> None:
-    parser = _common.parser(__doc__, steps=15)
+    parser = _common.parser(__doc__, steps=30)
     parser.add_argument("--unpacked", type=Path, required=True, help="folder for the others' loaders")
     parser.add_argument("--peers", nargs="+", default=list(FLAGS)[1:], choices=list(FLAGS)[1:])
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="to choose from [0 1 2]")
