@@ -29,7 +29,7 @@ from torchvision import datasets, models, transforms
 from imagenette.config import resolve
 from imagenette.distributed import join
 from imagenette.launch import prepare
-from imagenette.loop import MEAN, STD, stepper
+from imagenette.step import MEAN, STD, stepper
 from imagenette.train import make_state, make_task
 
 CROP = (0.35, 1.0)  # shares of the area, our `fast` recipe's from 14 epochs on

@@ -29,9 +29,9 @@ from PIL import Image
 
 from imagenette import models
 from imagenette.export import save_model
-from imagenette.loop import MEAN, STD, normalize
 from imagenette.proof import Proof
 from imagenette.records import Predictions
+from imagenette.step import MEAN, STD, normalize
 
 CLASSES = [f"class {i}" for i in range(10)]
 

@@ -13,7 +13,7 @@ from imagenette.config import Config
 from imagenette.data import Dataset
 from imagenette.data.batches import Batch, TrainBatches
 from imagenette.distributed import join
-from imagenette.loop import stepper
+from imagenette.step import stepper
 from imagenette.system import machine
 from imagenette.train import make_state, make_task
 

@@ -20,9 +20,9 @@ from imagenette import optim
 from imagenette.distributed import World
 from imagenette.errors import RunError
 from imagenette.files import sync_folder
-from imagenette.loop import Meters, TrainState
 from imagenette.records import Epoch, Predictions
 from imagenette.results import selected_epoch
+from imagenette.step import Meters, TrainState
 
 MAGIC = b"imagenette-checkpoint 1 "
 

@@ -14,10 +14,11 @@ from imagenette.data import Dataset, Split
 from imagenette.data.batches import EvalBatches
 from imagenette.errors import InputError, RunError
 from imagenette.job import Job, Result, loader_threads
-from imagenette.loop import MEAN, STD, Diverged, Task, TrainState
+from imagenette.loop import Diverged
 from imagenette.proof import Proof
 from imagenette.records import Epoch, Predictions
 from imagenette.results import describe, summary_metrics
+from imagenette.step import MEAN, STD, Task, TrainState
 from imagenette.tracking import DatasetInfo, RunHeader, Tracker, begin_tracker
 from imagenette.tracking.opening import OpeningTracker
 from imagenette.tracking.provenance import reproduce_command

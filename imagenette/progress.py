@@ -7,8 +7,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from imagenette.loop import Task, TrainState
 from imagenette.records import Epoch
+from imagenette.step import Task, TrainState
 
 
 class Progress:

@@ -19,9 +19,10 @@ from imagenette.data.plan import epoch_sizes, split_positions
 from imagenette.data.resident import pictures
 from imagenette.distributed import World, join
 from imagenette.job import Job, Result, loader_threads
-from imagenette.loop import Stopped, Task, TrainState, evaluate, fit, new_state
+from imagenette.loop import Stopped, evaluate, fit
 from imagenette.progress import Progress
 from imagenette.records import Epoch
+from imagenette.step import Task, TrainState, new_state
 from imagenette.system import SystemReader, machine
 from imagenette.tracking import Tracker, null_tracker
 

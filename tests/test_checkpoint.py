@@ -14,8 +14,8 @@ from imagenette import checkpoint, optim
 from imagenette.checkpoint import Checkpoints, Damaged
 from imagenette.distributed import World
 from imagenette.errors import RunError
-from imagenette.loop import TrainState, follow, new_state
 from imagenette.records import Epoch, Predictions
+from imagenette.step import TrainState, follow, new_state
 
 ALONE = World(0, 1, torch.device("cpu"))
 

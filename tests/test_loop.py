@@ -13,8 +13,9 @@ from imagenette.config import resolve
 from imagenette.data import open_dataset
 from imagenette.distributed import World
 from imagenette.gpu import Reading
-from imagenette.loop import Diverged, Stopped, evaluate, fit, follow, normalize, stepper
+from imagenette.loop import Diverged, Stopped, evaluate, fit
 from imagenette.proof import TOLERANCE
+from imagenette.step import follow, normalize, stepper
 
 CPU = World(0, 1, torch.device("cpu"))
 TINY = {"data": "digits", "limit": 96, "batch_size": 32, "epochs": 2, "precision": "float32", "lr": 0.01}
