@@ -44,8 +44,8 @@ class Config(BaseModel):
     depth: Depth = 18
     """Layers of resnet and xresnet (random initialization); timm's networks have their own."""
     architecture: Annotated[str, Field(min_length=1)] = "resnet"
-    """resnet (torchvision's), xresnet (deep stem, pooled shortcuts, squeeze-and-excitation), both of `depth`;
-    or a network of timm's by name, whatever the depth."""
+    """resnet (torchvision's), xresnet (deep stem, pooled shortcuts, blurred strides, squeeze-and-excitation),
+    both of `depth`; or a network of timm's by name, whatever the depth."""
     activation: Literal["relu", "silu", "gelu", "mish"] = "relu"
     """Of xresnet and of those of timm's networks that leave the choice."""
     data: Annotated[str, Field(min_length=1)] = "imagenette"
@@ -85,7 +85,7 @@ class Config(BaseModel):
     optimizer: Literal["sgd", "adamw", "muon"] = "muon"
     """sgd with momentum, adamw, or muon: momentum made orthogonal, for filters; sgd for the rest."""
     lr: Annotated[float, Field(gt=0, le=100)] = 0.05
-    """Peak learning rate. fast and record have 0.05 for muon, 0.1 for sgd, 0.002 for adamw."""
+    """Peak learning rate. fast has 0.05 for muon (record 0.1), 0.1 for sgd, 0.002 for adamw."""
     momentum: Share = 0.9
     """Momentum of sgd and muon; AdamW's beta1."""
     nesterov: bool = True
@@ -206,6 +206,7 @@ RECORD: dict[str, Any] = FAST | {
     "activation": "silu",
     "epochs": 5,
     "start_size": 0,
+    "lr": lambda config: {"muon": 0.1, "sgd": 0.1, "adamw": 0.002}[config.optimizer],
 }
 """Against the public leaderboard's 128 px, 5 and 20 epochs: benchmarks/README.md has what each part gives."""
 

@@ -75,8 +75,10 @@ class SqueezeExcite(nn.Module):
 def xresnet(
     depth: int, *, classes: int, activation: str, zero_init: bool, norm: type[nn.Module]
 ) -> nn.Module:
-    """The public leaderboard's kind: a stem of three 3 x 3 convolutions and pooled shortcuts (He et al. 2018,
-    "bag of tricks"), squeeze-and-excitation, a smooth activation. timm's parts."""
+    """The public leaderboard's kind, of timm's parts: a stem of three 3 x 3 convolutions and pooled shortcuts
+    (He et al. 2018, "bag of tricks"), strides that blur (Zhang 2019), squeeze-and-excitation, a smooth
+    activation."""
+    from timm.layers.blur_pool import BlurPool2d
     from timm.layers.create_act import get_act_layer
     from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -88,6 +90,7 @@ def xresnet(
         stem_type="deep",
         stem_width=32,
         avg_down=True,
+        aa_layer=BlurPool2d,
         act_layer=get_act_layer(activation),
         norm_layer=norm,
         block_args={"attn_layer": SqueezeExcite},
