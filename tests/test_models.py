@@ -89,3 +89,12 @@ def test_an_unknown_architecture_is_one_line_with_its_neighbours():
         models.check("vit_tiny_patch16_224", sizes={128, 224})
     with pytest.raises(InputError, match="activation=mish: architecture=dla34 has its own"):
         models.build(18, classes=2, seed=0, architecture="dla34", activation="mish")
+
+
+def test_a_blur_is_timms():
+    x = torch.randn(2, 5, 14, 16, generator=torch.Generator().manual_seed(0))
+    from timm.layers.blur_pool import BlurPool2d
+
+    torch.testing.assert_close(models.Blur(5, 2)(x), BlurPool2d(5, stride=2)(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert models.Blur(5, 2)(x.bfloat16()).dtype == torch.bfloat16
