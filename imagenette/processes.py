@@ -41,7 +41,7 @@ def cores() -> int:
 def keep_freed_memory() -> None:
     """Let memory that is freed stay with this process (glibc; elsewhere nothing happens). A training step on
     a CPU frees and asks for the same blocks of some megabytes, which the kernel would have to clear each
-    time: 4 % of a ResNet-18's step."""
+    time: 5 % of a ResNet-18's step."""
     allocator = getattr(ctypes.CDLL(None), "mallopt", None)
     if allocator:
         allocator(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, its largest: bigger blocks still come from the kernel
