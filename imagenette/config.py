@@ -206,7 +206,7 @@ RECORD: dict[str, Any] = FAST | {
     "activation": "silu",
     "epochs": 5,
     "start_size": 0,
-    "lr": lambda config: {"muon": 0.1, "sgd": 0.1, "adamw": 0.002}[config.optimizer],
+    "lr": lambda config: 0.1 if config.optimizer == "muon" else FAST["lr"](config),
 }
 """Against the public leaderboard's 128 px, 5 and 20 epochs: benchmarks/README.md has what each part gives."""
 

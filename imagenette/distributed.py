@@ -105,11 +105,11 @@ def join(device: str) -> Iterator[World]:
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32: its default keeps ten bits
     else:
         keep_freed_memory()
-    if not cuda and "OMP_NUM_THREADS" not in os.environ:
-        # One thread a core over all processes and no more: oneDNN's threads wait for each other spinning, and
-        # two processes of two threads on two cores run thirty times slower than one.
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(1, cores() // processes))
+        if "OMP_NUM_THREADS" not in os.environ:
+            # One thread a core over all processes and no more: oneDNN's threads wait for each other spinning,
+            # and two processes of two threads on two cores run thirty times slower than one.
+            processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            torch.set_num_threads(max(1, cores() // processes))
     if "RANK" not in os.environ:
         yield World(0, 1, here)
         return
