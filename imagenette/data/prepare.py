@@ -22,11 +22,13 @@ def prepare(data: bytes, name: str, *, side: int, size: int, max_pixels: int = M
 
 
 def resize(picture: torch.Tensor, size: int) -> Pixels:
-    """uint8 [h, w, 3] to [size, size, 3], bilinear, antialiased, torchvision's native uint8 kernel. One image
-    at a time never leaves this thread, so that data threads do not fight the training step for its OpenMP
-    team."""
+    """uint8 [h, w, 3] to [size, size, 3], bilinear, antialiased, torchvision's native uint8 kernel.
+
+    Never leaves this thread: the kernel asks for no OpenMP team for one image in one piece, as torch's own copy
+    of a crop would; and where teams of data threads are about, the step's waits asleep instead of spinning."""
     if picture.shape[0] == size and picture.shape[1] == size:
         return picture.numpy()
-    channels_last = picture.permute(2, 0, 1)[None]
+    whole = torch.from_numpy(np.ascontiguousarray(picture.numpy()))
+    channels_last = whole.permute(2, 0, 1)[None]
     resized = F.interpolate(channels_last, size=(size, size), mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
