@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 from imagenette.records import Epoch
 from imagenette.tracking import Tracker
@@ -17,21 +18,24 @@ from imagenette.tracking import Tracker
 
 class OpeningTracker:
     """See `imagenette.tracking.Tracker`. Each call waits for the run, and raises what kept it from being had;
-    `begin` and `lost` alone never wait. Belongs to one thread."""
+    `begin` and `lost` alone never wait. Whichever thread asks first, the run is opened once: the watch over
+    other hosts may have to say how it ended while the training's own thread hangs."""
 
     def __init__(self, open_run: Callable[[], Tracker]) -> None:
         self._open_run = open_run
         self._opening: Future[Tracker] | None = None
+        self._asking = Lock()
 
     def begin(self) -> None:
         self._begun()
 
     def _begun(self) -> Future[Tracker]:
-        if self._opening is None:
-            thread = ThreadPoolExecutor(1, thread_name_prefix="imagenette-opening")
-            self._opening = thread.submit(self._open_run)
-            thread.shutdown(wait=False)  # takes no more work; the thread ends with its one
-        return self._opening
+        with self._asking:
+            if self._opening is None:
+                thread = ThreadPoolExecutor(1, thread_name_prefix="imagenette-opening")
+                self._opening = thread.submit(self._open_run)
+                thread.shutdown(wait=False)  # takes no more work; the thread ends with its one
+            return self._opening
 
     def _opened(self) -> Tracker:
         return self._begun().result()

@@ -1,5 +1,6 @@
 """A tracker whose run is still being opened: its calls wait, and raise what kept the run from being had."""
 
+import sys
 import threading
 from pathlib import Path
 
@@ -67,3 +68,31 @@ def test_nothing_is_opened_before_training_is_under_way_or_a_record_comes():
     assert said == []
     waiting.tag(reason="a stop before the first step")
     assert said == ["opened"]
+
+
+def test_threads_that_ask_at_once_open_one_run():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(100):
+            opened: list[int] = []
+            start = threading.Barrier(4)
+
+            def open_run(opened: list[int] = opened) -> Tracker:
+                opened.append(1)
+                return NullTracker()
+
+            tracker = OpeningTracker(open_run)
+
+            def ask(tracker: OpeningTracker = tracker, start: threading.Barrier = start) -> None:
+                start.wait(10)
+                tracker.tag(reason="any")
+
+            threads = [threading.Thread(target=ask) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert opened == [1]
+    finally:
+        sys.setswitchinterval(before)
