@@ -26,10 +26,10 @@ study-demo: install  ## the weight-decay grid in its tiny form, two workers; the
 		-e study -P name=weight-decay -P workers=2 -P smoke=true
 	@echo "Look at it with:  $(BIN)/mlflow ui  and  $(BIN)/optuna-dashboard sqlite:///optuna.db"
 
-test: install  ## every test, about a quarter of an hour on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+test: install  ## every test but the proofs of minutes, ten minutes on 2 cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: install  ## proofs of minutes: the whole tour, also on imagenette server, hosts cut apart, a requeued job, trials exactly once, 200 races of promoters, false claims, 5,000 fuzzed requests
+test-slow: install  ## proofs of minutes: the whole tour, also on imagenette server, hosts cut apart, a requeued job, two processes and a server killed again and again, trials exactly once, 200 races of promoters, false claims, 5,000 fuzzed requests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow --timeout 1800
 
 test-stack: install  ## the containers, on a Docker engine: twenty minutes with the building of the images

@@ -76,6 +76,7 @@ def silent(host: str, rank: int, seconds: int) -> str:
     return f"host {host} (rank {rank}) has been silent for {seconds} s: {on}"
 
 
+@pytest.mark.slow
 def test_a_run_cut_apart_ends_in_words_and_goes_on_on_one_host_to_the_same_weights(
     hosts, train, start, tmp_path
 ):

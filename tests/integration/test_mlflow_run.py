@@ -154,6 +154,7 @@ def test_models_load_without_unpickling_and_predict_for_one_and_for_five(server,
     assert done.stdout.split() == ["loaded"]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_by_its_id(server, start, tmp_path):
     """SIGTERM while it trains; then `mlflow run . -P resume=RUN_ID`, which makes a run of its own."""
     output = tmp_path / "stopped"

@@ -23,7 +23,10 @@ def stop(training, how):
 
 @pytest.mark.parametrize(
     ("nproc", "stops"),
-    [(1, ["launcher killed"]), (2, ["SIGTERM", "rank 1 killed", "launcher killed"])],
+    [
+        (1, ["launcher killed"]),
+        pytest.param(2, ["SIGTERM", "rank 1 killed", "launcher killed"], marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_stopped_again_and_again_equals_the_uninterrupted_one(
     start, uninterrupted, tmp_path, nproc, stops

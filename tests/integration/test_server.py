@@ -18,6 +18,7 @@ def server(tmp_path):
     server.kill()
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_twice_has_every_epoch_once(server, start, tmp_path):
     """Killed in the middle, back, killed before the end: exit code 74, then `sync` completes the run."""
     output = tmp_path / "run"

@@ -92,6 +92,7 @@ def test_a_study_of_real_trainings(place: Path, ended: subprocess.CompletedProce
     assert losses[1] != losses[2]
 
 
+@pytest.mark.slow
 def test_a_cell_trained_alone_with_the_same_seed_is_the_same_run(place: Path, ended: object):
     command = [sys.executable, "-m", "imagenette", "train", "--weight-decay", "0", "--seed", "2"]
     command += [part for name, text in KNOBS.items() for part in (f"--{name}", text)]

@@ -19,10 +19,10 @@ from tests.registry.racing import promote_each_round
 PROMOTERS = 4
 
 
-def race(shop: Shop, rounds: int, *, seed: int, runs: int = 12) -> list[str]:
+def race(shop: Shop, rounds: int, *, seed: int) -> list[str]:
     """What went wrong in so many rounds of four processes promoting four different runs at once."""
     rng = random.Random(seed)
-    values = [0.60 + 0.02 * i for i in range(runs)]
+    values = [0.60 + 0.02 * i for i in range(12)]
     pool = {shop.run(value, range(14 - i)): value for i, value in enumerate(values)}
     chosen = [rng.sample(list(pool), PROMOTERS) for _ in range(rounds)]
     names = [f"race{seed}-{i}" for i in range(rounds)]
@@ -65,10 +65,6 @@ def race(shop: Shop, rounds: int, *, seed: int, runs: int = 12) -> list[str]:
             if not float(before.tags["selection_value"]) < best:
                 wrong.append(f"{name}: previous has {before.tags['selection_value']}")
     return wrong
-
-
-def test_four_promoters_at_once_end_on_the_best(shop: Shop) -> None:
-    assert race(shop, 2, seed=1, runs=6) == []
 
 
 @pytest.mark.slow

@@ -107,6 +107,7 @@ class Writer(threading.Thread):
                 time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost_whoever_is_killed(served: Served) -> None:
     client = MlflowClient(served.uri)
     run_id = client.create_run("0").info.run_id
@@ -196,6 +197,7 @@ def content(uri: str, storage: str) -> dict[str, Any]:
     return said
 
 
+@pytest.mark.slow
 def test_a_backup_of_the_running_server_is_all_of_it(served: Served, place: Path, tmp_path: Path) -> None:
     before = content(served.uri, served.env["OPTUNA_STORAGE"])
     assert len(before) >= 4
@@ -254,6 +256,7 @@ def test_it_stops_cleanly_and_leaves_no_process(served: Served) -> None:
     assert "no server runs in" in run("env", "--dir", served.folder).stderr
 
 
+@pytest.mark.slow
 def test_stopped_it_can_be_moved_backed_up_and_started_again(
     served: Served, place: Path, tmp_path: Path
 ) -> None:

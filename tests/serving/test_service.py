@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -58,6 +59,7 @@ def load(service: Service, jpeg: bytes, *, clients: int = 4) -> Iterator[Counter
             thread.join()
 
 
+@pytest.mark.slow
 def test_it_follows_its_alias_under_load(start, registry, tracking_server, jpeg):
     """No model, a first, a better one, a broken one, no tracking server, one more: nobody is turned away."""
     service = start("followed@champion", "--wait", "--follow", "0.3", tracking_uri=registry.uri)
@@ -137,7 +139,9 @@ def test_slow_endless_and_broken_off_bodies_hold_nobody_up_and_a_stop_loses_no_o
         assert service.stop() == 0
     for connection in silent:
         connection.close()
-    assert all("refused" in str(text) for text in set(told) - {None}), told  # whoever came after it had gone
+    # Whoever came after it had gone; and whoever the kernel still had in the listening socket's queue, whose
+    # request nobody read. One that was read and dropped would hear "disconnected".
+    assert all(re.search("refused|reset by peer", str(text)) for text in set(told) - {None}), told
     assert "Traceback" not in service.said
 
 

@@ -225,6 +225,7 @@ def test_workers_and_trainings_end_with_their_driver(driven: Driven):
     assert {row.state for row in driven.rows()} == {"waiting"}
 
 
+@pytest.mark.slow
 def test_dead_workers_are_replaced(driven: Driven):
     driver = driven.start(driven.toml(seeds=[1, 2, 3, 4]), STUB_SECONDS="1")
     wait_until(lambda: (driven.folder / "stub.log").exists() and len(driven.began()) >= 2)
