@@ -29,7 +29,7 @@ study-demo: install  ## the weight-decay grid in its tiny form, two workers; the
 test: install  ## every test but the proofs of minutes, ten minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: install  ## proofs of minutes: the whole tour, also on imagenette server, hosts cut apart, a requeued job, two processes and a server killed again and again, trials exactly once, 200 races of promoters, false claims, 5,000 fuzzed requests
+test-slow: install  ## proofs of minutes: the whole tour, also on imagenette server, hosts cut apart, a requeued job, two processes and a server killed again and again, trials exactly once, 200 races of promoters and one killed at every step, false claims, 5,000 fuzzed requests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow --timeout 1800
 
 test-stack: install  ## the containers, on a Docker engine: twenty minutes with the building of the images

@@ -73,6 +73,7 @@ def test_four_promoters_at_once_end_on_the_best_200_times(shop: Shop) -> None:
     assert race(shop, 200, seed=2) == []
 
 
+@pytest.mark.slow
 def test_a_promoter_killed_at_any_step_is_mended_by_running_it_again(shop: Shop) -> None:
     good, better, worse = shop.run(0.7), shop.run(0.8, range(3)), shop.run(0.6)
     command = [sys.executable, "-m", "tests.registry.racing", shop.uri, "killed", good, better]
