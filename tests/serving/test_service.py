@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import threading
 import time
@@ -139,9 +138,7 @@ def test_slow_endless_and_broken_off_bodies_hold_nobody_up_and_a_stop_loses_no_o
         assert service.stop() == 0
     for connection in silent:
         connection.close()
-    # Whoever came after it had gone; and whoever the kernel still had in the listening socket's queue, whose
-    # request nobody read. One that was read and dropped would hear "disconnected".
-    assert all(re.search("refused|reset by peer", str(text)) for text in set(told) - {None}), told
+    assert all("refused" in str(text) for text in set(told) - {None}), told  # whoever came after it had gone
     assert "Traceback" not in service.said
 
 

@@ -110,7 +110,7 @@ def test_two_killed_one_frozen(start_study, database, seed):
 @pytest.mark.parametrize(
     ("outage", "seed"),
     [
-        *(pytest.param(10.0, s, id=f"down for 10 s-{s}") for s in range(1, 11)),  # the harder of the two
+        *(pytest.param(10.0, s, id=f"down for 10 s-{s}") for s in range(1, 11)),
         *(pytest.param(0.0, s, id=f"restarted-{s}") for s in range(1, 11)),
     ],
 )
