@@ -1,4 +1,4 @@
-"""`imagenette.bench.measure` in processes of its own: no memory, thread pool or setting of one measurement
+"""`training.bench.measure` in processes of its own: no memory, thread pool or setting of one measurement
 reaches the next. `run` starts them; the module itself is what they run."""
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from imagenette.bench import measure
 from imagenette.config import resolve
 from imagenette.data import Split
-from imagenette.launch import prepare
 from imagenette.processes import cores
+from imagenette.training.bench import measure
+from imagenette.training.launch import prepare
 
 CHUNK = 256  # images copied at a time
 
@@ -32,7 +32,7 @@ CHUNK = 256  # images copied at a time
 def run(
     knobs: Mapping[str, object], *, rounds: int, steps: int, processes: int = 1, repeat: int = 1
 ) -> dict[str, Any]:
-    """imagenette.bench's summary, and what memory it took (`memory`, MB, the largest over processes).
+    """The summary of training.bench, and what memory it took (`memory`, MB, the largest over processes).
 
     processes: that train together, each with its share of the cores. repeat: the training images lie on disk
     so many times, as a larger data set's would."""

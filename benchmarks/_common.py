@@ -18,8 +18,8 @@ import torch
 
 from imagenette.files import write_whole
 from imagenette.processes import cores
-from imagenette.system import machine
 from imagenette.tracking.provenance import git_commit, git_dirty
+from imagenette.training.system import machine
 
 T = TypeVar("T")
 Row = Mapping[str, object]

@@ -18,7 +18,7 @@ from fastai.vision.augment import FlipItem, RandomResizedCrop
 from fastai.vision.data import ImageDataLoaders
 from torchvision import models
 
-from imagenette.step import MEAN, STD
+from imagenette.training.step import MEAN, STD
 
 
 def fastai(setting: Setting, workers: int, flags: Flags) -> Turn:

@@ -27,7 +27,7 @@ import _common
 
 from imagenette.errors import EXIT_PREEMPTED
 from imagenette.files import write_whole
-from imagenette.job import Result, read_config
+from imagenette.training.job import Result, read_config
 
 Knobs = dict[str, str]
 

@@ -37,9 +37,9 @@ from mlflow.entities import Metric, Param, RunTag
 from imagenette.config import resolve
 from imagenette.records import Epoch, Predictions
 from imagenette.study.definition import load
-from imagenette.summary import write_summary
-from imagenette.system import cpu_name
-from imagenette.tracking.outline import OUTLINE
+from imagenette.tracking.study_plan import OUTLINE
+from imagenette.training.run_figures import write_summary
+from imagenette.training.system import cpu_name
 
 IMAGES, CLASSES = 3925, tuple(f"n{i:08d}" for i in range(10))
 REPEATS = 5

@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imagenette import models
-from imagenette.export import save_model
-from imagenette.proof import Proof
+from imagenette.network import models
+from imagenette.network.export import save_model
+from imagenette.network.self_test import Proof
 from imagenette.records import Predictions
-from imagenette.step import MEAN, STD, normalize
+from imagenette.training.step import MEAN, STD, normalize
 
 CLASSES = [f"class {i}" for i in range(10)]
 

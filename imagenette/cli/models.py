@@ -132,7 +132,7 @@ def predict(paths: tuple[Path, ...], model: str, top: int, as_json: bool) -> int
 
     What cannot be read is named on standard error and left out; the exit code is then 2.
     """
-    from imagenette.predict import predict as run
+    from imagenette.serving.predict import predict as run
 
     unread = run(
         paths,
@@ -199,7 +199,7 @@ def serve(
     A new champion is loaded, proved and swapped in while requests go on; one that fails its proof is refused
     and the old one stays. Ctrl-C and SIGTERM finish what is under way.
     """
-    from imagenette.access import read_password
+    from imagenette.guard import read_password
     from imagenette.serving.limits import Limits
     from imagenette.serving.server import serve as run
 

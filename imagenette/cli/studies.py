@@ -14,7 +14,7 @@ from imagenette.cli.options import Flag, FlagCommand, StudyCommand, said
 from imagenette.errors import hide_secrets
 
 if TYPE_CHECKING:
-    from imagenette.tracking.outline import Outline
+    from imagenette.tracking.study_plan import Outline
 
 _STORAGE = click.option(
     "--storage",

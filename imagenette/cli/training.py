@@ -13,7 +13,7 @@ import click
 from imagenette.cli.options import KnobCommand, said
 
 if TYPE_CHECKING:
-    from imagenette.job import Job, Result
+    from imagenette.training.job import Job, Result
 
 
 @click.command(cls=KnobCommand, short_help="Train one network, tracked.")
@@ -60,8 +60,8 @@ def train(
     else.
     """
     from imagenette.config import resolve
-    from imagenette.job import Job, read_config
-    from imagenette.launch import train as launch
+    from imagenette.training.job import Job, read_config
+    from imagenette.training.launch import train as launch
 
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or None
     if resume:
@@ -119,11 +119,11 @@ def _say_end(job: Job, result: Result) -> None:
 def bench(rounds: int, steps: int, json_file: Path | None, **knobs: str | None) -> None:
     """Training images/s with the real data path and with one resident batch, in turns, and their ratio."""
     from imagenette.config import resolve
-    from imagenette.launch import prepare
+    from imagenette.training.launch import prepare
 
     config = resolve(said(knobs))
     dataset = prepare(config, processes=1)
-    from imagenette.bench import measure
+    from imagenette.training.bench import measure
 
     speed = measure(config, dataset, rounds=rounds, steps=steps)
     click.echo("\n".join(speed.lines()))
@@ -145,7 +145,7 @@ def data(source: str, size: int) -> None:
     SOURCE is digits, imagenette, imagenette-320px, imagenette-160px or a path to a folder or archive."""
     from imagenette.config import resolve
     from imagenette.data import open_dataset
-    from imagenette.launch import stored_side
+    from imagenette.training.launch import stored_side
 
     dataset = open_dataset(source, side=stored_side(resolve({"data": source, "size": str(size)})))
     click.echo(f"{dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images")

@@ -1,6 +1,6 @@
 """From a picture's bytes to what the network sees of it, the same in training, in test and when served.
 
-Travels inside saved models (see `imagenette.export`): imports nothing of ours but `images`.
+Travels inside saved models (see `imagenette.network.export`): imports nothing of ours but `images`.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imagenette.errors import InputError, hide_secrets
-from imagenette.proof import TOLERANCE
+from imagenette.network.self_test import TOLERANCE
 from imagenette.registry.gate import Evidence
 from imagenette.tracking.client import pages, quoted
+from imagenette.tracking.eligibility import unfit
 from imagenette.tracking.fetch import fetched
-from imagenette.tracking.fitness import unfit
 from imagenette.tracking.model import models_of
 from imagenette.tracking.runs import get_run
 
@@ -130,7 +130,7 @@ def proven(client: MlflowClient, run: Run, metric: str) -> Candidate:
 
 
 def _predictions(client: MlflowClient, run: Run) -> list[dict[str, str]]:
-    """A row for each test image, as `imagenette.summary` wrote them."""
+    """A row for each test image, as `imagenette.training.run_figures` wrote them."""
     with fetched(client, f"{run.info.artifact_uri}/predictions.csv") as path, path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"image", "label", "selected_predicted", "selected_share"} <= rows[0].keys():

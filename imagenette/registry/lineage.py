@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from imagenette.registry.address import CHAMPION, NAME, Address
 from imagenette.registry.versions import WITHDRAWN, Versions
 from imagenette.tracking.client import check_alive, connect, one_line, resolve_uri
-from imagenette.tracking.fitness import SUMMARY
+from imagenette.tracking.eligibility import SUMMARY
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

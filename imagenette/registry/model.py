@@ -18,13 +18,13 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from imagenette import models
 from imagenette.data.images import MAX_PIXELS
 from imagenette.data.prepare import Pixels, prepare
 from imagenette.errors import InputError
-from imagenette.export import GRAPH, WEIGHTS, Classifier, digest_of
-from imagenette.proof import FILE as PROOF
-from imagenette.proof import Proof
+from imagenette.network import models
+from imagenette.network.export import GRAPH, WEIGHTS, Classifier, digest_of
+from imagenette.network.self_test import FILE as PROOF
+from imagenette.network.self_test import Proof
 from imagenette.tracking.client import first_line
 
 NEEDED = ("MLmodel", WEIGHTS, PROOF)
@@ -69,7 +69,7 @@ class Model:
 
 
 def open_folder(folder: Path) -> Model:
-    """Load the model that `imagenette.export.save_model` wrote, and prove it. InputError says what is wrong,
+    """Load the model that `network.export.save_model` wrote, and prove it. InputError says what is wrong,
     with no name in front."""
     about = _about(folder)
     classes, labels = (tuple(map(str, about[key])) for key in ("classes", "labels"))

@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 
 from imagenette.errors import InputError, RunError
 from imagenette.files import write_whole
-from imagenette.report.arrange import arrange
+from imagenette.report.assemble import arrange
 from imagenette.report.study import published, unreadable
 
 if TYPE_CHECKING:
     from imagenette.report.reader import Reader
-    from imagenette.report.sheet import Sheet
-    from imagenette.tracking.outline import Outline
+    from imagenette.report.study_report import Sheet
+    from imagenette.tracking.study_plan import Outline
 
 WATCH_SECONDS = 15
 
@@ -95,7 +95,7 @@ def report(request: Request, say: Callable[[str], None]) -> None:
 
 def _read(reader: Reader, names: Sequence[str], request: Request) -> list[Sheet]:
     """A study that was not asked for by its name and cannot be read is named in the report."""
-    from imagenette.report.sheet import lay_out
+    from imagenette.report.study_report import lay_out
 
     sheets = []
     for name in names:
@@ -115,7 +115,7 @@ def _words(sheet: Sheet) -> list[str]:
 
 
 def _sheet(reader: Reader, name: str, known: Callable[[str], Outline | None]) -> Sheet:
-    from imagenette.report.sheet import lay_out
+    from imagenette.report.study_report import lay_out
 
     tracked = reader.study(name)
     outline, problems = tracked.outline, []
@@ -146,7 +146,7 @@ def _sheet(reader: Reader, name: str, known: Callable[[str], Outline | None]) ->
 
 def _write(reader: Reader, sheets: Sequence[Sheet], request: Request, *, refresh: int | None) -> None:
     """Everything into the folder, and each study's part under its parent run."""
-    from imagenette.report.forms import brief, markdown, page, put_into, write_study
+    from imagenette.report.write import brief, markdown, page, put_into, write_study
 
     champion = reader.champion(request.model)
     whole = []

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from imagenette.report.conclusions import cut
 from imagenette.report.runs import Curve
 from imagenette.report.study import Arm, Study
 from imagenette.report.style import INK, Drawn, Look, Series, dress, legend, looks, new_figure, percent
-from imagenette.report.words import cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imagenette.report.conclusions import cut
 from imagenette.report.curves import baseline_curves, test_curves, train_and_test_curves
 from imagenette.report.runs import ACCURACIES, BEST, FINAL, SELECTED
 from imagenette.report.study import Arm, Study
 from imagenette.report.style import GRID, INK, Drawn, drawing, dress, legend, looks, new_figure, percent
-from imagenette.report.words import cut
 from imagenette.stats import Interval
 
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ from imagenette.errors import InputError, hide_secrets
 from imagenette.report.runs import CURVES, FINAL, SELECTED, Answers, Curve, TrackedRun, number
 from imagenette.results import METRICS
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, pages, quoted, resolve_uri
+from imagenette.tracking.eligibility import unfinished
 from imagenette.tracking.fetch import fetched
-from imagenette.tracking.fitness import unfinished
-from imagenette.tracking.launcher import launched
-from imagenette.tracking.outline import OUTLINE, Outline
+from imagenette.tracking.outer_run import launched
 from imagenette.tracking.runs import get_run
+from imagenette.tracking.study_plan import OUTLINE, Outline
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from imagenette.report.runs import BEST, SELECTED, TrackedRun, number
 from imagenette.stats import Interval, t_interval, wilson
-from imagenette.tracking.outline import Outline, Value
+from imagenette.tracking.study_plan import Outline, Value
 
 
 @dataclass(frozen=True, kw_only=True)

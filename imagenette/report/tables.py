@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagenette.report.compare import Comparison
+from imagenette.report.conclusions import p_value
 from imagenette.report.runs import ACCURACIES, BEST
 from imagenette.report.study import Arm, Estimate, Study
-from imagenette.report.words import p_value
 from imagenette.results import METRICS
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ def mlflow(folder: Folder, port: int) -> Part:
 
 def dashboard(folder: Folder, port: int) -> Part:
     """Its names are loopback's, so that no web page reaches it by a name of its own."""
-    command = [sys.executable, "-m", "imagenette.dashboard", "--port", str(port), "--no-password"]
+    command = [sys.executable, "-m", "imagenette.stack.dashboard", "--port", str(port), "--no-password"]
     return Part(
         name="Optuna's dashboard",
         command=command,

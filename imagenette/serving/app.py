@@ -18,12 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from imagenette import __version__
 from imagenette.errors import InputError
-from imagenette.predict import top_classes
 from imagenette.processes import cores
 from imagenette.serving.batcher import Batcher, Busy
 from imagenette.serving.limits import BodyGate, Limits, SafeHeaders
 from imagenette.serving.metrics import Counting, Metrics
 from imagenette.serving.pictures import inspect
+from imagenette.serving.predict import top_classes
 from imagenette.serving.served import Current, Served
 
 

@@ -13,8 +13,8 @@ import click
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from imagenette.access import LOOPBACK, Guard, one_password
 from imagenette.errors import InputError, RunError
+from imagenette.guard import LOOPBACK, Guard, one_password
 from imagenette.ports import listen
 from imagenette.registry import is_model_folder
 from imagenette.registry.address import Address

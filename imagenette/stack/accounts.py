@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from imagenette.access import USER
+from imagenette.guard import USER
 from imagenette.tracking.client import connect, one_line
 
 

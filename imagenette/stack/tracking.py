@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-from imagenette.access import Guard
+from imagenette.guard import Guard
 
 
 def create_app() -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 
 from imagenette.config import OPERATIONAL, Config
 from imagenette.errors import InputError
-from imagenette.launch import check_fit, process_count, stored_side
 from imagenette.study.crew import Share
 from imagenette.study.definition import Definition
 from imagenette.study.queue import Row, StudyRecord
+from imagenette.training.launch import check_fit, process_count, stored_side
 
 
 def check_data(definition: Definition, shares: Sequence[Share]) -> dict[str, str]:

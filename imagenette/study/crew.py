@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from imagenette.errors import EXIT_DONE
-from imagenette.launch import GRACE
 from imagenette.study.worker import Order
+from imagenette.training.launch import GRACE
 
 PAUSE = 1.0  # seconds before a dead worker's successor starts; doubled at each further death
 MOST_DEATHS = 6  # of one place in the crew, within a study: then it stays empty

@@ -23,7 +23,7 @@ from typing import Any
 
 from imagenette.config import Config, canonical, resolve
 from imagenette.errors import InputError
-from imagenette.study.search import (
+from imagenette.study.schema import (
     OBJECTIVES,
     PLAIN,
     PLAIN_WORDS,
@@ -42,7 +42,7 @@ from imagenette.study.search import (
     parse,
     shown,
 )
-from imagenette.tracking.outline import Outline
+from imagenette.tracking.study_plan import Outline
 
 __all__ = ["OBJECTIVES", "Cell", "Choices", "Definition", "Range", "Search", "load", "shipped"]
 

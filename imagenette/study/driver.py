@@ -28,7 +28,6 @@ from imagenette.errors import (
     hide_secrets,
 )
 from imagenette.files import write_whole
-from imagenette.launch import process_count, stop_requests
 from imagenette.processes import cores, follow_parent
 from imagenette.study.checks import check_data, check_facts, check_same, facts, planned
 from imagenette.study.crew import Crew, Share, share_out, visible_gpus
@@ -42,8 +41,9 @@ from imagenette.study.trials import Trials
 from imagenette.study.worker import Lost, Order, close, take_back
 from imagenette.tracking.client import resolve_uri
 from imagenette.tracking.outbox import count_lacking
-from imagenette.tracking.outline import OUTLINE
 from imagenette.tracking.parent import StudyRun
+from imagenette.tracking.study_plan import OUTLINE
+from imagenette.training.launch import process_count, stop_requests
 
 GLANCE = 0.5  # seconds between two looks at the rows; up to 2 where a look takes long
 

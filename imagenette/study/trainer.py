@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 
 from imagenette.config import Config
-from imagenette.job import Result
-from imagenette.launch import GRACE, PARENT
-from imagenette.pruning import ADDRESS, Reports, listening
+from imagenette.training.job import Result
+from imagenette.training.launch import GRACE, PARENT
+from imagenette.training.pruning import ADDRESS, Reports, listening
 
 GLANCE = 0.5  # seconds between two looks at whether the trial is still wanted
 

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from imagenette.config import Config
 from imagenette.study.queue import Row
-from imagenette.study.search import Choices, Range, Search
+from imagenette.study.schema import Choices, Range, Search
 
 STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 IMPORTANCE = "fANOVA (Hutter et al. 2014)"

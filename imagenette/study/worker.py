@@ -27,15 +27,15 @@ from pydantic import BaseModel
 from imagenette.config import Config, resolve
 from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, RunError
 from imagenette.processes import follow_parent
-from imagenette.pruning import Reports
 from imagenette.study.queue import MOST_LOSSES, Queue, Row, Watch, Worker
-from imagenette.study.search import Search
+from imagenette.study.schema import Search
 from imagenette.study.storage import AWAY, Patience, connect, open_study
 from imagenette.study.table import in_words, one_line
 from imagenette.study.trainer import Outcome, Training, holders, run_training
 from imagenette.study.trials import OpenTrial, Trials
 from imagenette.tracking.client import check_alive
 from imagenette.tracking.outbox import count_epochs, holds_run, is_held, read_card
+from imagenette.training.pruning import Reports
 
 PAUSE = 5.0  # seconds before the next cell after one that could not begin
 IDLE = 0.5  # seconds between two looks for a cell to claim

@@ -69,7 +69,7 @@ class Tracker(Protocol):
         """Record a file (or a folder of files), shown under `folder`."""
 
     def model(self, name: str, path: Path, *, step: int, metrics: dict[str, float]) -> None:
-        """Record the MLflow model folder that `imagenette.export.save_model` wrote at `path`."""
+        """Record the MLflow model folder that `imagenette.network.export.save_model` wrote at `path`."""
 
     def result(self, metrics: dict[str, float], step: int) -> None:
         """Record `best/...` and `final/...`; the last call wins."""

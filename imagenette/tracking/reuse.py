@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagenette.tracking.client import pages
-from imagenette.tracking.fitness import SUMMARY, unfit
+from imagenette.tracking.eligibility import SUMMARY, unfit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

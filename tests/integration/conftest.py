@@ -16,7 +16,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from imagenette import checkpoint
+from imagenette.training import checkpoint
 from tests.waiting import wait_until
 
 # Small enough for a second an epoch; float32, where "the same" can mean bit for bit.

@@ -13,7 +13,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from imagenette.job import Result
+from imagenette.training.job import Result
 from tests.integration.conftest import (
     TINY,
     Training,

@@ -16,11 +16,11 @@ KNOBS |= {"optimizer": "sgd", "lr": 0.01}  # Muon makes weak directions of a gra
 RANK = """
 import json, sys, torch
 from dataclasses import asdict
-from imagenette import train
+from imagenette.training import train
 from imagenette.config import resolve
 from imagenette.data import open_dataset
-from imagenette.distributed import join
-from imagenette.loop import fit
+from imagenette.training.distributed import join
+from imagenette.training.loop import fit
 
 knobs, out = json.loads(sys.argv[1]), sys.argv[2]
 config = resolve(knobs)

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from imagenette.pruning import ADDRESS, Reports, ask, listening
 from imagenette.records import Epoch
+from imagenette.training.pruning import ADDRESS, Reports, ask, listening
 from tests.integration.conftest import logged_epochs, processes_of, wait_until
 
 

@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 
-from imagenette.job import Result
+from imagenette.training.job import Result
 from tests.integration.conftest import metric_history, processes_of, wait_until, weights
 
 

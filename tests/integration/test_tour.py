@@ -182,8 +182,8 @@ def ask_mlflow(tour: Tour, files: list[Path]) -> list[dict[str, float]]:
 def test_predict_reads_folders_and_says_what_it_cannot_read(tmp_path: Path, capsys) -> None:
     """Without a server, from a folder: many files in batches, in order, some of them unreadable."""
     from imagenette.errors import InputError
-    from imagenette.predict import predict
     from imagenette.registry import load
+    from imagenette.serving.predict import predict
     from tests.registry.finished_runs import saved_model
 
     model = saved_model(tmp_path / "selected")

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from imagenette import models
-from imagenette.export import GRAPH, WEIGHTS, Classifier, digest_of, save_model
-from imagenette.proof import Proof
+from imagenette.network import models
+from imagenette.network.export import GRAPH, WEIGHTS, Classifier, digest_of, save_model
+from imagenette.network.self_test import Proof
 from imagenette.records import Predictions
 from imagenette.registry.model import open_folder
-from imagenette.summary import write_summary
 from imagenette.tracking import open_tracker
+from imagenette.training.run_figures import write_summary
 from tests.tracking.tracking_helpers import epoch, header
 
 CLASSES = ("cat", "dog", "owl")

@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from imagenette.records import Epoch, Predictions
-from imagenette.summary import write_summary
-from imagenette.tracking.outline import OUTLINE, Outline
+from imagenette.tracking.study_plan import OUTLINE, Outline
+from imagenette.training.run_figures import write_summary
 
 CLASSES = ("cat", "dog", "owl")
 IMAGES = 200

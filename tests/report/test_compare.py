@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from imagenette.report.compare import compare
+from imagenette.report.conclusions import verdict
 from imagenette.report.runs import BEST, SELECTED, TrackedRun
-from imagenette.report.words import verdict
 from imagenette.stats import mcnemar, over_seeds, unpaired_shares
 from tests.report.simulated import run, study_of
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from imagenette.report.forms import BEGIN, END
+from imagenette.report.write import BEGIN, END
 from tests.report.conftest import Report
 from tests.report.store import DATA, IMAGES, Store, outline, rows
 from tests.tracking.tracking_helpers import Server

@@ -7,8 +7,8 @@ import pytest
 
 from imagenette import stats
 from imagenette.report.compare import compare
+from imagenette.report.conclusions import verdict
 from imagenette.report.runs import SELECTED
-from imagenette.report.words import verdict
 from tests.report.simulated import simulate
 
 TIMES = 2000

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imagenette.report.arrange import arrange
+from imagenette.report.assemble import arrange
+from imagenette.report.conclusions import verdict
 from imagenette.report.runs import BEST, FINAL, SELECTED, TrackedRun
 from imagenette.report.study import published
 from imagenette.report.tables import arms_table
-from imagenette.report.words import verdict
-from imagenette.tracking.outline import Outline
+from imagenette.tracking.study_plan import Outline
 from tests.report.simulated import run
 
 RIGHT = np.arange(100) >= 10

@@ -140,7 +140,7 @@ def test_nothing_acknowledged_is_lost_whoever_is_killed(served: Served) -> None:
     for word, name in (
         ("bin/postgres", "PostgreSQL"),
         ("mlflow server", "MLflow"),
-        ("imagenette.dashboard", "Optuna's dashboard"),
+        ("imagenette.stack.dashboard", "Optuna's dashboard"),
     ):
         began = time.monotonic()
         served.part(word).kill()

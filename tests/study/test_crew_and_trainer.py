@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagenette.config import resolve
-from imagenette.job import Result
 from imagenette.study.crew import deal, share_out
 from imagenette.study.trainer import Training, holders, judge, run_training
+from imagenette.training.job import Result
 from tests.study.study_helpers import STUB
 
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from imagenette.config import resolve
 from imagenette.errors import InputError
-from imagenette.job import check_batches
 from imagenette.study.definition import OBJECTIVES, Choices, Range, Search, load, shipped
-from imagenette.tracking.outline import Outline
+from imagenette.tracking.study_plan import Outline
+from imagenette.training.job import check_batches
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (

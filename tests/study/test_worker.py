@@ -12,7 +12,7 @@ import psutil
 from optuna.trial import TrialState
 
 from imagenette.study.queue import Row
-from imagenette.study.search import Range, Search
+from imagenette.study.schema import Range, Search
 from tests.study.study_helpers import Study, grid
 from tests.waiting import wait_until
 

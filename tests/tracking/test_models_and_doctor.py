@@ -16,7 +16,7 @@ import torch
 from mlflow import MlflowClient
 from torch import nn
 
-from imagenette.export import save_model
+from imagenette.network.export import save_model
 from imagenette.tracking import Tracker, open_tracker
 from imagenette.tracking.doctor import doctor, find, mend
 from imagenette.tracking.outbox import read_card

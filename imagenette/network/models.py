@@ -1,0 +1,186 @@
+"""The networks, with random weights: torchvision's ResNets, and others by name. Knows nothing of data or
+training."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet
+
+from imagenette.config import OWN
+from imagenette.errors import InputError
+from imagenette.network.norm import GroupedBatchNorm, SyncBatchNorm
+
+BUILDERS: dict[int, Callable[..., nn.Module]] = {
+    18: resnet.resnet18,
+    34: resnet.resnet34,
+    50: resnet.resnet50,
+    101: resnet.resnet101,
+    152: resnet.resnet152,
+}
+LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+def build(
+    depth: int,
+    *,
+    classes: int,
+    seed: int,
+    architecture: str = "resnet",
+    activation: str = "relu",
+    zero_init: bool = False,
+    bn_group: int = 0,
+    sync_bn: bool = False,
+) -> nn.Module:
+    """A network taking [n, 3, h, w] to logits [n, classes]: `resnet` and `xresnet` of `depth`, or any of
+    timm's by name, whatever the depth. The same seed gives the same weights; torch's global random state is
+    left as it was. Raises InputError for a name that timm does not know either."""
+    norm = norm_layer(bn_group, sync_bn=sync_bn)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if architecture == "resnet":
+            net = BUILDERS[depth](
+                weights=None, num_classes=classes, zero_init_residual=zero_init, norm_layer=norm
+            )
+        elif architecture == "xresnet":
+            net = xresnet(depth, classes=classes, activation=activation, zero_init=zero_init, norm=norm)
+        else:
+            net = from_timm(architecture, classes=classes, activation=activation)
+    for module in net.modules():
+        if isinstance(module, GroupedBatchNorm):
+            module.group = bn_group
+    return net.to(memory_format=torch.channels_last)
+
+
+class SqueezeExcite(nn.Module):
+    """Each channel weighed by what all channels are on average (Hu et al. 2018), a sixteenth of them in
+    between. timm's does it by 1 x 1 convolutions, and torch's bfloat16 kernel for the CPU leaves their weight
+    gradients partly unwritten on 1 x 1 px; these are the same matrices as linear layers."""
+
+    def __init__(self, channels: int, **place: Any) -> None:
+        """place: device and dtype, as timm gives them."""
+        super().__init__()
+        self.squeeze = nn.Linear(channels, max(channels // 16, 8), **place)
+        self.excite = nn.Linear(max(channels // 16, 8), channels, **place)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean((2, 3))))))
+        return x * weights[:, :, None, None]
+
+
+class Blur(nn.Module):
+    """Every second pixel of maps blurred by 1, 2, 1 both ways (Zhang 2019): timm's BlurPool2d, as two
+    means over 2 x 2 px, which in bfloat16 on a CPU take a quarter of its depthwise convolution's time."""
+
+    def __init__(self, channels: int, stride: int, **place: Any) -> None:
+        """All of it timm's to say; the means need none of it."""
+        super().__init__()
+        assert stride == 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        kind = x.device.type
+        mixed = torch.is_autocast_enabled(kind)  # which would take means in float32 on a CPU
+        with torch.autocast(kind, enabled=False) if mixed else nullcontext():
+            wide = F.pad(x, (1, 1, 1, 1), mode="reflect")
+            return F.avg_pool2d(F.avg_pool2d(wide, 2, stride=1), 2)
+
+
+def xresnet(
+    depth: int, *, classes: int, activation: str, zero_init: bool, norm: type[nn.Module]
+) -> nn.Module:
+    """The public leaderboard's kind, of timm's parts: a stem of three 3 x 3 convolutions and pooled shortcuts
+    (He et al. 2018, "bag of tricks"), strides that blur (Zhang 2019), squeeze-and-excitation, a smooth
+    activation."""
+    from timm.layers.create_act import get_act_layer
+    from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+
+    block: Any = BasicBlock if depth < 50 else Bottleneck
+    net = ResNet(
+        block,
+        LAYERS[depth],
+        num_classes=classes,
+        stem_type="deep",
+        stem_width=32,
+        avg_down=True,
+        aa_layer=Blur,
+        act_layer=get_act_layer(activation),
+        norm_layer=norm,
+        block_args={"attn_layer": SqueezeExcite},
+        zero_init_last=zero_init,
+    )
+    assert isinstance(net, nn.Module)
+    return net
+
+
+def check(architecture: str, *, sizes: Collection[int] = ()) -> None:
+    """InputError for an architecture that there is not, or that does not take pictures of these sizes, px."""
+    if architecture in OWN:
+        return
+    import timm  # seconds
+
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f" ({', '.join(near)}?)" if near else ""
+        raise InputError(f"architecture={architecture}: must be resnet, xresnet or a network of timm's{hint}")
+    if not sizes:  # whoever builds it next needs no second one
+        return
+    with torch.device("meta"), torch.inference_mode():  # shapes alone, nothing is computed
+        net = timm.create_model(architecture, pretrained=False, num_classes=2)
+        for size in sorted(set(sizes)):
+            try:
+                fits = net(torch.empty(2, 3, size, size)).shape == (2, 2)
+            except Exception:  # whatever a network says of a shape that it was not made for
+                fits = False
+            if not fits:
+                raise InputError(f"architecture={architecture}: it takes no pictures of {size} x {size} px")
+
+
+def needs_float32(architecture: str, device: torch.device) -> bool:
+    """Whether training must keep to float32 there. timm's networks may hold convolutions on 1 x 1 px
+    (squeeze-and-excitation), whose weight gradients torch's bfloat16 kernel for the CPU leaves partly
+    unwritten."""
+    return device.type == "cpu" and architecture not in OWN
+
+
+def from_timm(name: str, *, classes: int, activation: str) -> nn.Module:
+    """timm's network of that name; activation: in place of relu, where the network has a choice."""
+    import timm
+
+    check(name)
+    chosen: dict[str, Any] = {} if activation == "relu" else {"act_layer": activation}
+    try:
+        net = timm.create_model(name, pretrained=False, num_classes=classes, **chosen)
+    except TypeError:
+        raise InputError(f"activation={activation}: architecture={name} has its own") from None
+    assert isinstance(net, nn.Module)
+    return net
+
+
+def by_name(name: str, *, classes: int) -> nn.Module:
+    """A network to load weights into, of a name that `Config.network` gave. Raises InputError for another."""
+    family, _, activation = name.partition("-")
+    activation = activation or "relu"
+    if family.startswith("timm/"):
+        return build(18, classes=classes, seed=0, architecture=family[5:], activation=activation)
+    for depth in BUILDERS:
+        for architecture in OWN:
+            if family == f"{architecture}{depth}":
+                return build(depth, classes=classes, seed=0, architecture=architecture, activation=activation)
+    known = ", ".join(f"resnet{depth}" for depth in BUILDERS)
+    raise InputError(f"architecture {name!r}: allowed are {known}, the same as xresnet, and timm/NAME")
+
+
+def norm_layer(bn_group: int, *, sync_bn: bool) -> type[nn.Module]:
+    if sync_bn:
+        return SyncBatchNorm
+    return GroupedBatchNorm if bn_group else nn.BatchNorm2d
+
+
+def parameter_count(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())

@@ -1,0 +1,264 @@
+"""What was tracked, put in order: an arm for each setting, one run for each of its seeds, and every oddity
+named. Pure; the choices made here (which run counts, which data set) are all said in `problems`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from imagenette.config import KNOBS, OPERATIONAL, canonical
+from imagenette.report.runs import ACCURACIES, SELECTED, TrackedRun, number
+from imagenette.report.study import Arm, Study
+from imagenette.tracking.study_plan import Outline, Value
+
+_SAME_CONDITIONS = {*OPERATIONAL, "data", "precision", "holdout"}
+"""Overrides that leave published numbers comparable."""
+_MOST, _MOST_OF_ALL = 8, 60
+"""Of one kind of problem, and of all, as many are spelled out."""
+
+
+def arrange(
+    name: str,
+    outline: Outline | None,
+    runs: Sequence[TrackedRun],
+    *,
+    problems: Iterable[str] = (),
+    status: str = "",
+    parent: str | None = None,
+) -> Study:
+    """The study from its runs, the oldest first, and from what was planned where that is known."""
+    said = list(problems)
+    references = _sound_references(outline, said)
+    planned = _planned_arms_only(runs, outline, said)
+    usable = _on_one_data_set(planned, said)
+    kept = _one_for_each_cell(usable, said)
+    arms = _arms(outline, references, planned, usable, kept)
+    _complain(arms, outline, said)
+    search = outline is not None and not outline.arms
+    baseline = None if search else _baseline(outline, arms, said)
+    if not kept:
+        said.insert(0, "No finished run yet." if runs else "The study is empty: it has no run at all.")
+    said = list(dict.fromkeys(said))
+    more = [f"And {len(said) - _MOST_OF_ALL} more oddities."] if len(said) > _MOST_OF_ALL else []
+    return Study(
+        name=name,
+        title=outline.title if outline else name,
+        arms=tuple(arms),
+        baseline=baseline,
+        search=search,
+        objective=outline.objective if outline else "",
+        problems=(*said[:_MOST_OF_ALL], *more),
+        reference_source=outline.reference_source if outline else None,
+        other_conditions=_other_conditions(outline),
+        metric=_metric(arms, baseline),
+        status=status,
+        parent=parent,
+    )
+
+
+# -- which runs count ----------------------------------------------------------------------------------
+
+
+def _planned_arms_only(
+    runs: Sequence[TrackedRun], outline: Outline | None, said: list[str]
+) -> list[TrackedRun]:
+    if outline is None or not outline.arms:
+        return list(runs)
+    strangers = [run for run in runs if run.arm not in outline.arms]
+    for run in _first(strangers, said, "runs of arms that the study does not plan are left out"):
+        said.append(f"{_called(run)} is left out: the study plans no arm {run.arm or '(no tag arm)'!r}.")
+    return [run for run in runs if run.arm in outline.arms]
+
+
+def _on_one_data_set(runs: Sequence[TrackedRun], said: list[str]) -> list[TrackedRun]:
+    """Runs on the data that most finished runs are on: accuracies on others cannot stand beside them."""
+    count = Counter(run.data_digest for run in runs if run.finished)
+    if len(count) < 2:
+        return list(runs)
+    digest = count.most_common(1)[0][0]
+    others = [run for run in runs if run.finished and run.data_digest != digest]
+    names = ", ".join(f"{d[:8] or 'unknown'} ({c} runs)" for d, c in count.most_common())
+    said.append(
+        f"The runs are on {len(count)} data sets: {names}. Those on {digest[:8] or 'unknown'} are shown, the "
+        f"others left out: {', '.join(_called(run) for run in others[:_MOST])}"
+        + (f" and {len(others) - _MOST} more." if len(others) > _MOST else ".")
+    )
+    return [run for run in runs if run.data_digest == digest or not run.finished]
+
+
+def _one_for_each_cell(
+    runs: Sequence[TrackedRun], said: list[str]
+) -> dict[tuple[str, int | None], TrackedRun]:
+    """The oldest finished run of each (arm, seed): taking another would be choosing."""
+    kept: dict[tuple[str, int | None], TrackedRun] = {}
+    twins = []
+    for run in runs:
+        if run.finished and kept.setdefault((run.arm, run.seed), run) is not run:
+            twins.append(run)
+    for run in _first(twins, said, "more runs are second ones of their cell and are left out"):
+        first = kept[run.arm, run.seed].run_id
+        said.append(
+            f"Two runs for {run.arm or 'no arm'}, {_seed(run.seed)}: {first} came first and counts, "
+            f"{run.run_id} does not."
+        )
+    return kept
+
+
+def _arms(
+    outline: Outline | None,
+    references: Mapping[str, Mapping[str, float]],
+    planned: Sequence[TrackedRun],
+    usable: Sequence[TrackedRun],
+    kept: Mapping[tuple[str, int | None], TrackedRun],
+) -> list[Arm]:
+    """planned: runs of planned arms; usable: those of them on the data that counts."""
+    values = outline.arms if outline and outline.arms else {run.arm: _values(run.arm) for run in usable}
+    by_arm: dict[str, list[TrackedRun]] = {}
+    for run in kept.values():
+        by_arm.setdefault(run.arm, []).append(run)
+    states = {(run.arm, run.seed): "its run is on other data" for run in planned}
+    states |= {(run.arm, run.seed): run.state for run in usable if not run.finished}
+    arms = []
+    for arm, own in values.items():
+        if outline and outline.arms:
+            seeds: Iterable[int | None] = outline.seeds
+        else:
+            seeds = dict.fromkeys(run.seed for run in usable if run.arm == arm)
+        missing = [(seed, states.get((arm, seed), "no run")) for seed in seeds if (arm, seed) not in kept]
+        arms.append(
+            Arm(
+                name=arm or "(no arm)",
+                values=own,
+                runs=tuple(sorted(by_arm.get(arm, ()), key=lambda r: math.inf if r.seed is None else r.seed)),
+                missing=tuple(f"{_seed(seed)}: {state}" for seed, state in missing),
+                reference=references.get(arm, {}),
+            )
+        )
+    return arms
+
+
+def _sound_references(outline: Outline | None, said: list[str]) -> dict[str, dict[str, float]]:
+    """Published figures that can be: accuracies are shares."""
+    sound: dict[str, dict[str, float]] = {}
+    for arm, figures in outline.references.items() if outline else ():
+        for name, value in figures.items():
+            if math.isfinite(value) and (0 <= value <= 1 or "accuracy" not in name):
+                sound.setdefault(arm, {})[name] = value
+            else:
+                said.append(f"The reference of {arm}, {name}={value:g}, is no share in [0, 1]: left out.")
+    return sound
+
+
+def _seed(seed: int | None) -> str:
+    return "without a seed" if seed is None else f"seed {seed}"
+
+
+def _values(arm: str) -> dict[str, Value]:
+    """`lr=0.1 depth=18` as knobs; empty where the name is in other words."""
+    values: dict[str, Value] = {}
+    for word in arm.split():
+        knob, equals, text = word.partition("=")
+        if not equals or knob not in KNOBS:
+            return {}
+        value = number(text)
+        whole = text.lstrip("-").isdecimal()
+        values[knob] = text if value is None else int(text) if whole else value
+    return values
+
+
+def _baseline(outline: Outline | None, arms: Sequence[Arm], said: list[str]) -> Arm | None:
+    if len(arms) < 2:
+        return None
+    named = next((arm for arm in arms if outline and arm.name == outline.baseline), None)
+    if named is not None and named.runs:
+        return named
+    first = next((arm for arm in arms if arm.runs), None)
+    if first is not None:
+        why = f"the baseline {named.name} has no finished run" if named else "no baseline is named"
+        said.append(f"Arms are compared with {first.name}: {why}.")
+    return first
+
+
+def _metric(arms: Sequence[Arm], baseline: Arm | None) -> str:
+    """The first accuracy, in the order of their honesty, that the baseline and another arm have; else that
+    any arm has."""
+    known = {metric: [arm for arm in arms if arm.shares(metric)] for metric in ACCURACIES}
+    shared = [metric for metric, having in known.items() if baseline in having and len(having) > 1]
+    return next(iter(shared), next((metric for metric, having in known.items() if having), SELECTED))
+
+
+def _other_conditions(outline: Outline | None) -> str:
+    overrides = outline.overrides if outline and outline.references else {}
+    changed = [
+        f"{knob}={canonical(value)}"
+        for knob, value in overrides.items()
+        if knob not in _SAME_CONDITIONS and not (knob == "recipe" and str(value).startswith("paper"))
+    ]
+    return f"trained with {' '.join(changed)}" if changed else ""
+
+
+# -- what is odd ---------------------------------------------------------------------------------------
+
+
+def _complain(arms: Sequence[Arm], outline: Outline | None, said: list[str]) -> None:
+    complaints: dict[str, list[str]] = {}
+    for run in (run for arm in arms for run in arm.runs):
+        for wrong in run.complaints():
+            complaints.setdefault(wrong, []).append(_called(run))
+    for wrong, names in complaints.items():
+        more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+        said.append(f"{', '.join(names[:_MOST])}{more}: {wrong}.")
+    planned = outline.seeds if outline and outline.arms else ()
+    for arm in arms if planned else ():
+        unplanned = [str(run.seed) for run in arm.runs if run.seed is not None and run.seed not in planned]
+        if unplanned:
+            said.append(
+                f"{arm.name} has runs of seeds that are not planned, which count: "
+                f"{', '.join(unplanned[:_MOST])}. Adding seeds until a difference shows would find one where "
+                "there is none."
+            )
+    for arm in arms:
+        if differing := _differing_knobs(arm):
+            said.append(f"The runs of {arm.name} differ in more than their seed: {', '.join(differing)}.")
+    runs = [run for arm in arms for run in arm.runs]
+    for tag, words in {
+        "commit": "Runs are of {} commits of the code: {}.",
+        "device": "Times and speeds are of {} devices: {}.",
+        "selection": "Epochs were selected in {} ways: {}.",
+    }.items():
+        values = Counter(run.tags[tag] for run in runs if run.tags.get(tag))
+        if len(values) > 1:
+            listed = (
+                f"{value[:12] if tag == 'commit' else value} ({n})" for value, n in values.most_common(4)
+            )
+            said.append(words.format(len(values), ", ".join(listed)))
+    dirty = sum(run.tags.get("commit_dirty") == "true" for run in runs)
+    if dirty:
+        said.append(f"{dirty} of {len(runs)} runs are of code with uncommitted changes.")
+
+
+def _differing_knobs(arm: Arm) -> list[str]:
+    differing = []
+    for knob in KNOBS:
+        values = {_canonical(run.params[knob]) for run in arm.runs if knob in run.params}
+        if len(values) > 1 and knob != "seed" and knob not in OPERATIONAL:
+            differing.append(f"{knob} ({', '.join(sorted(values))})")
+    return differing
+
+
+def _canonical(text: str) -> str:
+    """`5e-4` and `0.0005` are one value: under `mlflow run` a param is as it was typed."""
+    value = number(text)
+    return text if value is None else f"{value:g}"
+
+
+def _called(run: TrackedRun) -> str:
+    return f"run {run.run_id} ({run.arm or run.name}, {_seed(run.seed)})"
+
+
+def _first(runs: Sequence[TrackedRun], said: list[str], words: str) -> Sequence[TrackedRun]:
+    """Those to be named one by one; how many more there are is said here."""
+    if len(runs) > _MOST:
+        said.append(f"{len(runs) - _MOST} {words}.")
+    return runs[:_MOST]

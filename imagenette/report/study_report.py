@@ -1,0 +1,96 @@
+"""A study's report, all of it, before it takes any form."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+
+from imagenette.report.compare import Comparison, compare
+from imagenette.report.conclusions import verdict
+from imagenette.report.study import Study
+from imagenette.report.style import Panel
+from imagenette.report.tables import Table, arms_table, comparisons_table
+
+_MOST = 20  # arms whose missing runs are listed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """Drawn and saved: NAME.svg, NAME.pdf, NAME.png in `figures/`."""
+
+    name: str
+    caption: str
+    svg: str
+    """As a part of a page."""
+    tips: dict[str, str]
+    panels: list[Panel]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sheet:
+    """What a report says of one study."""
+
+    study: Study
+    comparisons: list[Comparison]
+    verdict: list[str]
+    tables: list[Table]
+    published: Sheet | None = None
+    """The published numbers, tested in the same way."""
+    figures: list[Figure] = field(default_factory=list)
+    address: str = ""
+    """Of the parent run in MLflow's pages; empty without a server that has pages."""
+
+    @property
+    def folder(self) -> str:
+        """A name for its files, no other study's; also of its part of a page."""
+        name = self.study.name
+        kept = re.sub(r"[^A-Za-z0-9_-]", "-", name)
+        return kept if kept == name else f"{kept[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+    @property
+    def so_far(self) -> str:
+        """How much of the study there is."""
+        study = self.study
+        done = len(study.runs)
+        planned = f" of {study.planned}" * (study.planned > done)
+        runs = f"{done}{planned} run{'s' * (f'{done}{planned}' != '1')} finished"
+        return f"{runs}; the study is {study.status}" if study.status not in ("", "finished") else runs
+
+    @property
+    def missing(self) -> list[str]:
+        """What was planned and is not there, and why: a sentence an arm."""
+        arms = [arm for arm in self.study.arms if arm.missing]
+        said = [f"{arm.name}: {'; '.join(arm.missing)}." for arm in arms[:_MOST]]
+        return said + [f"And runs of {len(arms) - _MOST} more arms."] * (len(arms) > _MOST)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What all runs share, in words: data, commit, device, versions."""
+        runs = self.study.runs
+        told = {"data": "data_digest", "commit": "commit", "device": "device", "torch": "torch"}
+        found = {what: {run.tags.get(tag, "") for run in runs} - {""} for what, tag in told.items()}
+        shared = {what: values.pop() for what, values in found.items() if len(values) == 1}
+        seeds = sorted({run.seed for run in runs if run.seed is not None})
+        images = {run.test_images for run in runs if run.test_images}
+        if len(images) == 1:
+            shared["test images"] = f"{images.pop():,}"
+        if seeds:
+            shared["seeds"] = ", ".join(map(str, seeds))
+        return {k: v[:12] if k in ("data", "commit") else v for k, v in shared.items()}
+
+
+def lay_out(study: Study, public: Study | None = None, *, address: str = "") -> Sheet:
+    """Everything but the figures."""
+    found = compare(study)
+    tables = [arms_table(study)] if study.arms else []
+    if found:
+        tables.append(comparisons_table(study, found))
+    return Sheet(
+        study=study,
+        comparisons=found,
+        verdict=verdict(study, found),
+        tables=tables,
+        published=lay_out(public) if public else None,
+        address=address,
+    )

@@ -1,0 +1,97 @@
+"""Training speed with the real data path against one resident batch, which is the machine's limit for a
+network and precision. Both run the same training step, in turns, so that a noisy machine hits both."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from imagenette.config import Config
+from imagenette.data import Dataset
+from imagenette.data.batches import Batch, TrainBatches
+from imagenette.training.distributed import join
+from imagenette.training.step import stepper
+from imagenette.training.system import machine
+from imagenette.training.train import make_state, make_task
+
+WARM_UP = 6  # steps of each kind before the first measured one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Training images per second, one value a round, and what they were measured with."""
+
+    real: list[float]
+    """With decoded images cropped, flipped and resized on the way: epochs as training runs them."""
+    resident: list[float]
+    """With one batch that is already there: the limit."""
+    steps: int
+    """Optimizer steps per round and kind."""
+    config: dict[str, str]
+    machine: dict[str, str]
+
+    @property
+    def ratio(self) -> float:
+        """Median over rounds of real to resident."""
+        return statistics.median(real / limit for real, limit in zip(self.real, self.resident, strict=True))
+
+    def summary(self) -> dict[str, object]:
+        return {
+            "images_per_second": statistics.median(self.real),
+            "limit_images_per_second": statistics.median(self.resident),
+            "ratio": self.ratio,
+            "rounds": {"real": self.real, "resident": self.resident},
+            "steps_per_round": self.steps,
+            "config": self.config,
+            "machine": self.machine,
+        }
+
+    def lines(self) -> list[str]:
+        real, limit = statistics.median(self.real), statistics.median(self.resident)
+        spread = f"rounds {min(self.real):.1f} to {max(self.real):.1f}"
+        return [
+            f"real data path   {real:8.1f} images/s  ({spread})",
+            f"resident batch   {limit:8.1f} images/s  (the limit)",
+            f"ratio            {self.ratio:8.3f}  (median of {len(self.real)} rounds of {self.steps} steps)",
+        ]
+
+
+def measure(config: Config, dataset: Dataset, *, rounds: int, steps: int) -> Speed:
+    """Train `steps` steps of each kind in turns, `rounds` times. Starting an epoch counts as real."""
+    with join(config.device) as world:
+        task = make_task(config.model_copy(update={"start_size": 0}), dataset, world)
+        state = make_state(config, len(dataset.classes), world)
+        step = stepper(state, task, world)
+        state.net.train()
+        one = next(iter(task.train.epoch(1)))
+
+        def speed(batches: Iterable[Batch]) -> float:
+            started, images = time.perf_counter(), 0
+            for batch in batches:
+                step(batch)
+                images += batch.global_size
+            float(state.meters.loss)  # waits for the device
+            return images / (time.perf_counter() - started)
+
+        speed(itertools.repeat(one, WARM_UP))
+        speed(endless(task.train, WARM_UP, first_epoch=1))
+        real, resident = [], []
+        for turn in range(rounds):
+            real.append(speed(endless(task.train, steps, first_epoch=turn + 2)))
+            resident.append(speed(itertools.repeat(one, steps)))
+        return Speed(
+            real=real,
+            resident=resident,
+            steps=steps,
+            config=config.params(),
+            machine=machine(world.device, world.size),
+        )
+
+
+def endless(train: TrainBatches, steps: int, *, first_epoch: int) -> Iterator[Batch]:
+    """The first `steps` batches of as many epochs as that takes."""
+    epochs = itertools.chain.from_iterable(train.epoch(epoch) for epoch in itertools.count(first_epoch))
+    return itertools.islice(epochs, steps)

@@ -1,0 +1,184 @@
+"""A run's state on disk: atomic, checksummed, complete, the previous one kept. Refuses a damaged file.
+
+A file is a line `imagenette-checkpoint 1 <sha256>` and then torch's own format, without pickled code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imagenette.errors import RunError
+from imagenette.files import sync_folder
+from imagenette.records import Epoch, Predictions
+from imagenette.results import selected_epoch
+from imagenette.training import optim
+from imagenette.training.distributed import World
+from imagenette.training.step import Meters, TrainState
+
+MAGIC = b"imagenette-checkpoint 1 "
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+class Damaged(RunError):
+    """The file is not what was written."""
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The selected epoch: its weights and what they say of the test set."""
+
+    epoch: int
+    net: dict[str, torch.Tensor]
+    predictions: Predictions
+
+
+class Checkpoints:
+    """`last.pt` and `previous.pt` in a folder: at every moment at least one of them is whole. Beside them
+    `selected.pt`, the weights of the epoch that is selected so far. Every rank calls, rank 0 writes."""
+
+    def __init__(self, folder: Path, world: World) -> None:
+        self._folder, self._world = folder, world
+        self._last, self._previous = folder / "last.pt", folder / "previous.pt"
+        self._selected = folder / "selected.pt"
+
+    def save(self, state: TrainState) -> None:
+        """RunError on a full disk; what was saved before is whole."""
+        packed = pack(state, self._world)
+        self._world.first_does(lambda: self._replace(packed))
+
+    def save_epoch(self, state: TrainState, said: Predictions | None, *, by_holdout: bool) -> None:
+        """Save the state after an epoch; before it, so that a state never lacks them, the weights if they are
+        the best so far. said: what they say of the test set."""
+        ended = state.epoch - 1
+        if said is not None and selected_epoch(state.history, holdout=by_holdout) == ended:
+            columns = {f.name: torch.from_numpy(getattr(said, f.name)) for f in fields(said)}
+            best = {"epoch": ended, "net": state.judged.state_dict(), "predictions": columns}
+            self._world.first_does(lambda: write(self._selected, best))
+        self.save(state)
+
+    def restore(self, state: TrainState, warn: Callable[[str], None] = _say) -> None:
+        """Put the newest whole state into a fresh one; leave it fresh where nothing was ever saved. RunError
+        if all there is is damaged."""
+        saved = self._world.from_first(self._world.first_does(lambda: self.newest(warn)))
+        if saved is not None:
+            unpack(saved, state, self._world)
+
+    def newest(self, warn: Callable[[str], None] = _say) -> dict[str, Any] | None:
+        found = [path for path in (self._last, self._previous) if path.exists()]
+        for path in found:
+            try:
+                return read(path)
+            except Damaged as damage:
+                warn(f"{damage}; falling back to the one before")
+        if found:
+            raise RunError(f"no checkpoint in {self._folder} is whole: train again in another output folder")
+        return None
+
+    def selected(self) -> Selected:
+        saved = read(self._selected)
+        said = {name: tensor.numpy() for name, tensor in saved["predictions"].items()}
+        return Selected(saved["epoch"], saved["net"], Predictions(**said))
+
+    def _replace(self, packed: dict[str, Any]) -> None:
+        fresh = self._folder / "fresh.pt"
+        write(fresh, packed)
+        if self._last.exists():
+            self._last.replace(self._previous)
+        fresh.replace(self._last)
+        sync_folder(self._folder)
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Replace path by state, on the disk when this returns. RunError on a full disk: path is as it was."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
+    beside = path.with_name(path.name + ".writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n")
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise RunError(f"cannot save {path}: {error.strerror}; the checkpoint before it is whole") from None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The state in path, on the CPU. Damaged if any bit of it is not as written."""
+    header, _, payload = path.read_bytes().partition(b"\n")
+    if header != MAGIC + hashlib.sha256(payload).hexdigest().encode():
+        raise Damaged(f"checkpoint {path} is damaged (checksum)")
+    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    return state
+
+
+def pack(state: TrainState, world: World) -> dict[str, Any]:
+    """The state of all ranks as plain values; a collective call. Weights are the same on every rank; sums
+    and random states are each rank's own (a network with dropout would draw from the latter)."""
+    meters = state.meters
+    sums = [meters.loss.cpu(), meters.correct.cpu(), meters.bad_step.cpu(), meters.images, meters.seconds]
+    return {
+        "net": state.net.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "average": state.average.state_dict() if state.average is not None else None,
+        "epoch": state.epoch,
+        "step": state.step,
+        "history": [asdict(epoch) for epoch in state.history],
+        "ranks": world.gather({"sums": sums, "random": random_state()}),
+    }
+
+
+def unpack(saved: dict[str, Any], state: TrainState, world: World) -> None:
+    """Put what pack() took into a fresh state of the same shape. With another number of ranks, rank 0 takes
+    over the sums of all."""
+    state.net.load_state_dict(saved["net"])
+    optim.restore(state.optimizer, saved["optimizer"])
+    if state.average is not None:
+        state.average.load_state_dict(saved["average"])
+    state.epoch, state.step = saved["epoch"], saved["step"]
+    state.history = [Epoch(**epoch) for epoch in saved["history"]]
+    ranks = saved["ranks"]
+    if len(ranks) == world.size:
+        state.meters = _meters([ranks[world.rank]], state.step, world.device)
+        restore_random(ranks[world.rank]["random"])
+    else:
+        state.meters = _meters(ranks if world.first else [], state.step, world.device)
+
+
+def _meters(ranks: list[dict[str, Any]], step: int, device: torch.device) -> Meters:
+    meters = Meters.zero(device)
+    meters.step += step
+    for loss, correct, bad_step, images, seconds in (rank["sums"] for rank in ranks):
+        meters.loss += loss.to(device)
+        meters.correct += correct.to(device)
+        meters.bad_step = torch.maximum(meters.bad_step, bad_step.to(device))
+        meters.images += images
+        meters.seconds = max(meters.seconds, seconds)
+    return meters
+
+
+def random_state() -> list[torch.Tensor]:
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+    return [torch.get_rng_state(), *cuda]
+
+
+def restore_random(states: list[torch.Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1 and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states[1])

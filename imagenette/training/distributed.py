@@ -1,0 +1,127 @@
+"""The processes that train together: who am I, what did we agree. One process is a world of size 1."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+
+from imagenette.errors import InputError, RunError
+from imagenette.processes import cores, keep_freed_memory
+from imagenette.training import hosts
+
+T = TypeVar("T")
+TIMEOUT = timedelta(minutes=10)  # longest that one rank may let the others wait
+
+
+@dataclass(frozen=True)
+class World:
+    """All ranks of a run, seen from one of them."""
+
+    rank: int
+    size: int
+    device: torch.device
+    watch: hosts.Watch | None = None
+    """Over several hosts: who of the others still lives."""
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag whether any rank raises it; the same answer everywhere. Goes through the CPU, so it
+        never waits for a GPU."""
+        if self.size == 1:
+            return list(flags)
+        votes = torch.tensor(flags, dtype=torch.int8)
+        dist.all_reduce(votes, dist.ReduceOp.MAX)
+        return [bool(vote) for vote in votes.tolist()]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Element-wise sum over ranks."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, by rank; on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def from_first(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        if self.size == 1:
+            return value
+        box: list[Any] = [value if self.first else None]
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return box[0]  # type: ignore[no-any-return]
+
+    def first_does(self, action: Callable[[], T]) -> T | None:
+        """What rank 0 gets from action; None elsewhere. If it fails there, every rank fails, so that none
+        waits for the others."""
+        value, failure = None, None
+        if self.first:
+            try:
+                value = action()
+            except Exception as error:
+                failure = error
+        told = self.from_first(
+            failure if isinstance(failure, (InputError, RunError)) else failure and repr(failure)
+        )
+        if failure:
+            raise failure
+        if told:
+            raise told if isinstance(told, Exception) else RunError(f"rank 0 failed: {told}")
+        return value
+
+    def share_buffers(self, net: nn.Module) -> None:
+        """Rank 0's running statistics everywhere, so that every rank evaluates the same network."""
+        if self.size > 1:
+            for buffer in net.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+@contextmanager
+def join(device: str) -> Iterator[World]:
+    """The world that torch elastic's environment describes; without one, this process alone.
+
+    device: auto, cpu or cuda. gloo carries CPU tensors, nccl those on a GPU."""
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    here = torch.device("cuda", local % torch.cuda.device_count()) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(here)
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32: its default keeps ten bits
+    else:
+        keep_freed_memory()
+        if "OMP_NUM_THREADS" not in os.environ:
+            # One thread a core over all processes and no more: oneDNN's threads wait for each other spinning,
+            # and two processes of two threads on two cores run thirty times slower than one.
+            processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            torch.set_num_threads(max(1, cores() // processes))
+    if "RANK" not in os.environ:
+        yield World(0, 1, here)
+        return
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    watch = None
+    if hosts.several():
+        hosts.choose_interface(store)
+        watch = hosts.Watch(store, rank, size)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    try:
+        with watch.watching() if watch else nullcontext():
+            yield World(rank, size, here, watch)
+    finally:
+        dist.destroy_process_group()

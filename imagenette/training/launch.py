@@ -1,0 +1,184 @@
+"""From a job to processes: how many, who stops them, what their end means. Knows no tensors.
+
+A job with one process trains here. With more, torch elastic starts this same command once per rank, and
+each copy finds its rank in the environment; so does every copy that an outer torchrun starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from imagenette.config import Config
+from imagenette.errors import InputError
+from imagenette.processes import cores, follow_parent
+from imagenette.training.job import Job, Result, check_batches, check_output, check_processes, claim_output
+from imagenette.training.pruning import pruner
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    from imagenette.data import Dataset
+    from imagenette.training.hosts import HostLost
+
+PARENT = "IMAGENETTE_PARENT"
+"""Process id of whoever started this training and must not be outlived by it."""
+GRACE = 120  # seconds that ranks get to save after SIGTERM before they are killed
+
+
+def train(job: Job) -> Result:
+    """Run a job to its end, whatever number of processes that takes. InputError before anything is made."""
+    is_rank = "RANK" in os.environ
+    processes = int(os.environ["WORLD_SIZE"]) if is_rank else process_count(job.config)
+    check_processes(job.config, processes)
+    if is_rank:
+        follow_parent(signal.SIGKILL)  # a launcher killed outright must leave no rank training
+    elif parent := os.environ.get(PARENT):
+        follow_parent(signal.SIGTERM, parent=int(parent))  # a study's worker killed outright: save and end
+    elif "MLFLOW_RUN_ID" in os.environ:
+        follow_parent(signal.SIGTERM)  # `mlflow run`, when stopped, leaves its child running
+    check_output(job)
+    ended = Result.read(job.output)
+    if ended and ended.status in ("finished", "pruned"):
+        return ended
+    dataset = prepare(job.config, processes, progress=not is_rank)
+    if os.environ.get("RANK", "0") == "0":
+        claim_output(job)
+    if processes > 1 and not is_rank:
+        return run_elastic(job, processes)
+    from imagenette.training import train
+    from imagenette.training.hosts import HostLost, leave
+
+    try:
+        with stop_requests() as stopping:
+            return train.run(job, dataset, stop=lambda: bool(stopping), prune=pruner())
+    except HostLost as host:
+        leave(host, lambda lost: mark_lost(job, lost))
+        raise
+
+
+def prepare(config: Config, processes: int, *, progress: bool = True) -> Dataset:
+    """The data set, decoded and checked against the config. Done before any rank exists, so that bad input
+    ends in one line and not in one from each rank."""
+    from imagenette.data import open_dataset
+    from imagenette.network.models import check
+
+    check(config.architecture, sizes={config.start_size or config.size, config.size, config.eval_size})
+    dataset = open_dataset(config.data, side=stored_side(config), progress=progress)
+    check_fit(config, dataset, processes)
+    return dataset
+
+
+def check_fit(config: Config, dataset: Dataset, processes: int) -> None:
+    """InputError where the data set's size and the config's batches do not go together."""
+    from imagenette.data.plan import split_positions
+
+    training, _ = split_positions(dataset.train.labels, holdout=config.holdout, limit=config.limit)
+    check_batches(config, images=len(training), world_size=processes)
+
+
+def process_count(config: Config, *, gpus: int | None = None) -> int:
+    """nproc, with auto resolved: one for each GPU, or 1. gpus: how many there are to use; None = all
+    visible."""
+    if config.nproc != "auto":
+        return config.nproc
+    if config.device == "cpu":
+        return 1
+    if gpus is None:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    return max(1, gpus)
+
+
+def run_elastic(job: Job, processes: int) -> Result:
+    """Start this same command once per rank with torch elastic, and wait."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        max_restarts=0,  # a failed run is resumed from its checkpoint by whoever decides to
+        monitor_interval=0.2,
+    )
+    command = ["-m", "imagenette", *sys.argv[1:], "--output", str(job.output)]
+    failure = ""
+    try:
+        elastic_launch(config, sys.executable)(*command)
+    except SignalException as stopped:
+        failure = f"stopped by {stopped.sigval.name}"
+    except ChildFailedError as failed:
+        failure = _reason(*failed.get_first_failure())
+    result = Result.read(job.output)
+    if result is None or (result.status == "failed" and failure):
+        return lost(job, failure)  # rank 0 is dead, or saw no more than that another rank went silent
+    return result
+
+
+def _reason(rank: int, failure: ProcessFailure) -> str:
+    if failure.exitcode < 0:
+        return f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name}"
+    return f"rank {rank} ended with exit code {failure.exitcode}"
+
+
+def lost(job: Job, failure: str) -> Result:
+    """A rank was killed: end the run in the ranks' stead."""
+    from imagenette.tracking.lookup import end_lost
+
+    message = f"{failure}; the same command with output={job.output} goes on from the last checkpoint"
+    unsynced = end_lost(job.output, message, offline=job.offline)
+    result = Result(status="failed", unsynced=unsynced, message=message)
+    result.write(job.output)
+    return result
+
+
+def mark_lost(job: Job, host: HostLost) -> None:
+    """Record the run's end in the stead of a rank 0 that is gone. One that lives has done so, or holds the
+    outbox and is about to."""
+    from imagenette.tracking.outbox import Outbox, holds_run
+
+    if holds_run(job.output):
+        with contextlib.suppress(InputError):
+            with Outbox(job.output) as outbox:
+                ended = any(record.kind == "end" for record in outbox.records[-1:])
+            if not ended:
+                lost(job, str(host).partition(": ")[0])
+
+
+def stored_side(config: Config) -> int:
+    """Side, px, at which pictures are decoded once: enough for a crop of a third of the area, in few sizes,
+    so that runs of many resolutions share one cache."""
+    largest = max(config.size, config.eval_size)
+    return 256 if largest <= 160 else 2 * largest
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Inside, SIGTERM and SIGINT only fill the list: the loop looks at it between two steps."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

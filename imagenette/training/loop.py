@@ -1,0 +1,158 @@
+"""Training and evaluation, epoch by epoch. Knows tensors; knows nothing of MLflow, Optuna or files."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagenette.data.batches import Batch, EvalBatches
+from imagenette.errors import RunError
+from imagenette.records import Epoch, Predictions
+from imagenette.training import optim
+from imagenette.training.distributed import World
+from imagenette.training.gpu import Reading
+from imagenette.training.step import Task, TrainState, normalize, stepper
+
+GLANCE = 1.0  # seconds between two looks at the loss: a look costs the device a copy
+
+
+class Stopped(Exception):
+    """All ranks agreed to stop; the state stands at a step boundary and can be saved."""
+
+
+class Diverged(RunError):
+    """The loss is no longer finite."""
+
+
+def fit(
+    state: TrainState,
+    task: Task,
+    world: World,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[int, int, float | None], None] = lambda step, images, loss: None,
+    read_system: Callable[[], dict[str, float]] = dict,
+) -> Iterator[tuple[Epoch, Predictions | None]]:
+    """Train from where the state stands, yielding each finished epoch and, on every rank, what the network
+    says of the whole test set (None where test_every skips it).
+
+    stop: asked at each step; Stopped is raised once any rank's says yes. on_step: called after each step
+    with (step, images of the global batch, the epoch's mean loss as of the last glance).
+    """
+    step = stepper(state, task, world)
+    while state.epoch <= task.epochs:
+        train_epoch(step, state, task, world, stop=stop, on_step=on_step)
+        started = time.perf_counter()
+        loss, accuracy, images, seconds = _close_epoch(state, world)
+        evaluated: dict[str, float | None] = {}
+        predictions = None
+        if state.epoch % task.test_every == 0 or state.epoch == task.epochs:
+            world.share_buffers(state.judged)
+            if task.holdout:
+                evaluated["holdout_loss"], said = evaluate(state.judged, task.holdout, world, stop=stop)
+                evaluated["holdout_accuracy"] = said.accuracy
+            evaluated["test_loss"], predictions = evaluate(state.judged, task.test, world, stop=stop)
+            evaluated["test_accuracy"] = predictions.accuracy
+        epoch = Epoch(
+            index=state.epoch,
+            timestamp=time.time_ns() // 1_000_000,
+            train_loss=loss,
+            train_accuracy=accuracy,
+            **evaluated,
+            lr=float(state.optimizer.param_groups[0]["lr"]),
+            speed_images_per_second=images / seconds,
+            speed_epoch_seconds=seconds + time.perf_counter() - started,
+            system=read_system(),
+        )
+        state.history.append(epoch)
+        state.epoch, state.step = state.epoch + 1, 0
+        state.meters.clear()
+        yield epoch, predictions
+
+
+def train_epoch(
+    step: Callable[[Batch], None],
+    state: TrainState,
+    task: Task,
+    world: World,
+    *,
+    stop: Callable[[], bool],
+    on_step: Callable[[int, int, float | None], None],
+) -> None:
+    """The rest of the epoch under way; state.step counts along. Nothing in here waits for the device, but
+    pictures made on the CPU, and the epoch's end."""
+    state.net.train()
+    total = task.epochs * task.train.steps
+    began = glanced = time.perf_counter()
+    before = state.meters.seconds
+    loss, bad, reading, seen = None, False, Reading(world.device), 0
+    for batch in task.train.epoch(state.epoch, start=state.step):
+        stopping, diverging = world.any(stop(), bad)
+        if diverging:
+            refuse_non_finite(state, world)
+        if stopping:
+            raise Stopped
+        done = (state.epoch - 1) * task.train.steps + state.step
+        lr = task.lr * optim.rate(done, total, schedule=task.schedule, warmup=task.warmup)
+        optim.set_rate(state.optimizer, lr)
+        step(batch)
+        now = time.perf_counter()
+        state.meters.seconds = before + now - began
+        if now - glanced > GLANCE:
+            glanced, seen = now, state.meters.images
+            reading.ask(state.meters.loss)
+        if (told := reading.told()) is not None:
+            loss = told / seen
+            bad = not math.isfinite(loss)
+        on_step(state.step, batch.global_size, loss)
+    float(state.meters.loss)  # the epoch's work is done only when the device says so
+    state.meters.seconds = before + time.perf_counter() - began
+
+
+@torch.inference_mode()
+def evaluate(
+    net: nn.Module, batches: EvalBatches, world: World, *, stop: Callable[[], bool]
+) -> tuple[float, Predictions]:
+    """(mean loss, predictions) over the whole split, exact: shards are unpadded and summed. The loss is plain
+    cross entropy, whatever the label smoothing. In float32 whatever the precision of training: what is
+    measured is what is saved, and a served model gives the same answers."""
+    net.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=world.device)
+    said: list[tuple[Tensor, Tensor, Tensor]] = []
+    for images, labels in batches:
+        if any(world.any(stop())):
+            raise Stopped
+        if not len(labels):
+            continue
+        logits = net(normalize(images.to(world.device, non_blocking=True)))
+        here = labels.to(world.device, non_blocking=True)
+        loss += F.cross_entropy(logits, here, reduction="sum")
+        share, predicted = logits.softmax(1).max(1)
+        said.append((here, predicted, share))
+    columns = [torch.cat(column).cpu().numpy() for column in zip(*said, strict=True)] if said else None
+    parts = [part for part in world.gather(columns) if part is not None]
+    label, predicted, share = (np.concatenate(column) for column in zip(*parts, strict=True))
+    assert len(label) == batches.images
+    return float(world.sum(loss)) / batches.images, Predictions(label, predicted, share.astype(np.float32))
+
+
+def refuse_non_finite(state: TrainState, world: World) -> None:
+    """Diverged, on every rank, if a loss of this epoch was not finite on any."""
+    bad = [step for step in world.gather(int(state.meters.bad_step)) if step]
+    if bad:
+        raise Diverged(f"the loss is not finite at epoch {state.epoch}, step {min(bad)}: try a lower lr")
+
+
+def _close_epoch(state: TrainState, world: World) -> tuple[float, float, int, float]:
+    """(mean loss, accuracy, images, seconds) of the epoch's training over all ranks."""
+    refuse_non_finite(state, world)
+    meters = state.meters
+    counts = torch.tensor([meters.images, int(meters.correct)], dtype=torch.float64)
+    images, correct = world.sum(counts).tolist()
+    return float(world.sum(meters.loss.clone())) / images, correct / images, int(images), meters.seconds

@@ -1,0 +1,74 @@
+"""What a person sees while a run trains: a bar on a terminal, one line an epoch anywhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from tqdm import tqdm
+
+from imagenette.records import Epoch
+from imagenette.training.step import Task, TrainState
+
+
+class Progress:
+    """Images seen over the whole run, images/s, loss, time left. Without a terminal the bar is silent."""
+
+    def __init__(self, *, images: int, epochs: int, epoch: int, done: int, shown: bool) -> None:
+        """images: of the whole run. epoch: the one to begin with. done: images already seen. shown: False
+        prints nothing (ranks other than 0)."""
+        self._epoch, self._epochs, self._shown = epoch, epochs, shown
+        self._bar = tqdm(
+            total=images,
+            initial=done,
+            unit="img",
+            unit_scale=True,
+            smoothing=0.05,
+            dynamic_ncols=True,
+            leave=False,
+            disable=not (shown and sys.stderr.isatty()),
+        )
+
+    @classmethod
+    def of(cls, state: TrainState, task: Task, *, shown: bool) -> Progress:
+        per_epoch = task.train.images
+        return cls(
+            images=per_epoch * task.epochs,
+            epochs=task.epochs,
+            epoch=state.epoch,
+            done=(state.epoch - 1) * per_epoch + state.step * per_epoch // task.train.steps,
+            shown=shown,
+        )
+
+    def step(self, step: int, images: int, loss: float | None) -> None:
+        self._bar.set_description_str(f"epoch {self._epoch}/{self._epochs}", refresh=False)
+        if loss is not None:
+            self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        self._bar.update(images)
+
+    def epoch(self, epoch: Epoch) -> None:
+        self._epoch = epoch.index + 1
+        self.say(line(epoch, self._epochs))
+
+    def say(self, text: str) -> None:
+        if self._shown:
+            self._bar.write(text, file=sys.stderr)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+
+def line(epoch: Epoch, epochs: int) -> str:
+    """`epoch  3/16  train 1.234 61.2 %  holdout 1.034 70.1 %  test 1.050 69.5 %  356 img/s  lr 0.0912`"""
+    parts = [f"epoch {epoch.index:>{len(str(epochs))}}/{epochs}"]
+    for name in ("train", "holdout", "test"):
+        loss, accuracy = getattr(epoch, f"{name}_loss"), getattr(epoch, f"{name}_accuracy")
+        if loss is not None:
+            parts.append(f"{name} {loss:.3f} {100 * accuracy:.1f} %")
+    parts += [f"{epoch.speed_images_per_second:.0f} img/s", f"lr {epoch.lr:.3g}"]
+    return "  ".join(parts)

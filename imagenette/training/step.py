@@ -1,0 +1,189 @@
+"""One training step: what it works on, and what it does with a batch. Tensors alone; no epochs, no files."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import compress
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from imagenette.data.batches import Batch, EvalBatches, TrainBatches
+from imagenette.records import Epoch
+from imagenette.training.distributed import World
+from imagenette.training.gpu import Recorded
+
+MEAN = (0.4625, 0.4580, 0.4295)  # of Imagenette's training pixels in [0, 1], RGB; the reference's figures
+STD = (0.2452, 0.2390, 0.2469)
+BUFFERS = "broadcast_buffers" if torch.__version__ < "2.12" else "forward_sync_buffers"  # DDP's name for it
+
+
+@dataclass
+class Meters:
+    """Sums over an epoch so far, on the device: reading one would wait for it."""
+
+    loss: Tensor
+    """float64, summed over this rank's images."""
+    correct: Tensor
+    """int64."""
+    bad_step: Tensor
+    """int64: the first step whose loss was not finite, else 0; 1-based."""
+    step: Tensor
+    """int64: steps done."""
+    images: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def zero(cls, device: torch.device) -> Meters:
+        loss = torch.zeros((), dtype=torch.float64, device=device)
+        correct, bad_step, step = torch.zeros(3, dtype=torch.int64, device=device).unbind()
+        return cls(loss, correct, bad_step, step)
+
+    def add(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Device work alone: no .item(), which would wait for the GPU, and nothing that a recorded step would
+        not repeat."""
+        loss = losses.detach().sum()
+        self.step += 1
+        self.loss += loss
+        likeliest = labels if labels.ndim == 1 else labels.argmax(1)
+        self.correct += (logits.detach().argmax(1) == likeliest).sum()
+        self.bad_step += (self.bad_step == 0) * ~torch.isfinite(loss) * self.step
+
+    def clear(self) -> None:
+        """In place: a recorded step goes on adding to these very tensors."""
+        for total in (self.loss, self.correct, self.bad_step, self.step):
+            total.zero_()
+        self.images, self.seconds = 0, 0.0
+
+
+@dataclass
+class TrainState:
+    """All that a run is at a step boundary. Saved whole, restored whole."""
+
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    meters: Meters
+    average: nn.Module | None = None
+    epoch: int = 1
+    """The epoch under way, 1-based."""
+    step: int = 0
+    """Steps of it that are done."""
+    history: list[Epoch] = field(default_factory=list)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated and saved."""
+        return self.average if self.average is not None else self.net
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the loop works on and how; values only."""
+
+    train: TrainBatches
+    holdout: EvalBatches | None
+    test: EvalBatches
+    epochs: int
+    lr: float
+    schedule: str
+    warmup: float
+    label_smoothing: float
+    grad_clip: float
+    ema: float
+    test_every: int
+    bfloat16: bool
+
+
+def new_state(
+    net: nn.Module, optimizer: torch.optim.Optimizer, *, averaged: bool, device: torch.device
+) -> TrainState:
+    """averaged: whether the weights' average over steps is kept, and judged."""
+    return TrainState(net, optimizer, Meters.zero(device), copy.deepcopy(net) if averaged else None)
+
+
+def wrap(net: nn.Module, world: World) -> nn.Module:
+    """The network as training calls it: with several ranks, gradients are averaged over them. Buffers are
+    shared before each evaluation instead of before each step."""
+    if world.size == 1:
+        return net
+    apart: Any = {BUFFERS: False}
+    return DistributedDataParallel(net, gradient_as_bucket_view=True, **apart)
+
+
+def stepper(state: TrainState, task: Task, world: World) -> Callable[[Batch], None]:
+    """One optimizer step on a batch, counted in the state. On a GPU that one process has to itself the step
+    is recorded and replayed."""
+    model, recorded = wrap(state.net, world), None
+    if world.device.type == "cuda" and world.size == 1:
+        recorded = Recorded(
+            lambda images, labels: learn(model, state, images, labels, len(labels), task, world)
+        )
+
+    def step(batch: Batch) -> None:
+        images = batch.images.to(world.device, non_blocking=True)
+        labels = batch.labels.to(world.device, non_blocking=True)
+        if recorded:
+            recorded(images, labels)
+        else:
+            learn(model, state, images, labels, batch.global_size, task, world)
+        if state.average is not None:
+            done = (state.epoch - 1) * task.train.steps + state.step
+            follow(state.average, state.net, decay=min(task.ema, (1 + done) / (10 + done)))
+        state.meters.images += len(labels)
+        state.step += 1
+
+    return step
+
+
+def learn(
+    model: nn.Module,
+    state: TrainState,
+    images: Tensor,
+    labels: Tensor,
+    global_size: int,
+    task: Task,
+    world: World,
+) -> None:
+    """The device's part of a step, on the global batch's mean loss. labels: int64 [b], or the classes' shares
+    of each target, float32 [b, classes]."""
+    with torch.autocast(world.device.type, torch.bfloat16, enabled=task.bfloat16):
+        logits = model(normalize(images))
+    losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=task.label_smoothing)
+    # DDP averages gradients over ranks; shares of a batch may differ by an image, the mean must not care.
+    (losses.sum() * (world.size / global_size)).backward()
+    if task.grad_clip:
+        nn.utils.clip_grad_norm_(state.net.parameters(), task.grad_clip)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.meters.add(losses, logits, labels)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, net: nn.Module, *, decay: float) -> None:
+    """Move the average (1 - decay) of the way to the network's weights and running statistics. torch's
+    AveragedModel asks the device for its count at each step, and so waits for it."""
+    averaged, current = [list(each.state_dict().values()) for each in (average, net)]
+    counts = [not tensor.is_floating_point() for tensor in averaged]
+    for mine, its in zip(compress(averaged, counts), compress(current, counts), strict=True):
+        mine.copy_(its)
+    moving = [not count for count in counts]
+    torch._foreach_lerp_(list(compress(averaged, moving)), list(compress(current, moving)), 1 - decay)
+
+
+def normalize(images: Tensor) -> Tensor:
+    """uint8 [b, 3, h, w] in [0, 255] to float32 of mean 0 and standard deviation 1, memory format kept."""
+    mean, std = _moments(images.device)
+    return (images - mean) / std
+
+
+@functools.cache
+def _moments(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Sent to the device once: sending waits for it."""
+    mean, std = (torch.tensor(m, device=device)[:, None, None] * 255 for m in (MEAN, STD))
+    return mean, std

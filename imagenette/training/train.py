@@ -1,0 +1,180 @@
+"""One tracked training run, told from top to bottom. Every part is a module of its own; here they meet.
+
+config -> data -> batches; config -> network, optimizer -> state (restored when resuming);
+for each epoch: checkpoint first, then the tracker; then figures, tables, models -> Result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from imagenette.config import Config
+from imagenette.data import Dataset
+from imagenette.data.batches import EvalBatches, TrainBatches
+from imagenette.data.plan import epoch_sizes, split_positions
+from imagenette.data.resident import pictures
+from imagenette.network import models
+from imagenette.records import Epoch
+from imagenette.tracking import Tracker, null_tracker
+from imagenette.training import lifecycle, optim
+from imagenette.training.checkpoint import Checkpoints
+from imagenette.training.distributed import World, join
+from imagenette.training.job import Job, Result, loader_threads
+from imagenette.training.loop import Stopped, evaluate, fit
+from imagenette.training.progress import Progress
+from imagenette.training.step import Task, TrainState, new_state
+from imagenette.training.system import SystemReader, machine
+
+Stop = Callable[[], bool]
+Prune = Callable[[Sequence[Epoch]], bool]
+
+
+def run(
+    job: Job, dataset: Dataset, *, stop: Stop = lambda: False, prune: Prune = lambda history: False
+) -> Result:
+    """Train job.config on dataset, on every rank of the world that this process finds itself in.
+
+    stop: asked at every step; once any rank's says yes, all save and end as `preempted`.
+    prune: asked on rank 0 after every epoch but the last; once it says yes, all end as `pruned`.
+    Raises RunError where the run cannot go on; it is marked so.
+    """
+    with join(job.config.device) as world:
+        task = make_task(job.config, dataset, world)
+        state = make_state(job.config, len(dataset.classes), world)
+        store = Checkpoints(job.output / "checkpoints", world)
+        store.restore(state)
+
+        facts = {"parameters": str(models.parameter_count(state.net)), **machine(world.device, world.size)}
+        opened = world.first_does(
+            lambda: lifecycle.introduce(job, dataset, facts=facts, history=state.history)
+        )
+        tracker = opened or null_tracker()
+        if world.watch and world.first:
+            world.watch.last_words = lambda lost: lifecycle.fail(job, tracker, lost)
+        try:
+            ended = train(job, dataset, task, state, store, tracker, world, stop=stop, prune=prune)
+        except BaseException as error:
+            if world.first:
+                lifecycle.fail(job, tracker, world.watch.cause(error) if world.watch else error)
+            raise
+        result = world.from_first(ended)
+        assert result is not None
+        return result
+
+
+def train(
+    job: Job,
+    dataset: Dataset,
+    task: Task,
+    state: TrainState,
+    store: Checkpoints,
+    tracker: Tracker,
+    world: World,
+    *,
+    stop: Stop,
+    prune: Prune,
+) -> Result | None:
+    """From wherever the state stands to the run's end, or to a stop. The result is rank 0's."""
+    system = SystemReader(world.device)
+
+    def ending() -> bool:
+        return stop() or tracker.lost
+
+    def stepped(step: int, images: int, loss: float | None) -> None:
+        tracker.begin()
+        progress.step(step, images, loss)
+
+    try:
+        last = None
+        with Progress.of(state, task, shown=world.first) as progress:
+            for epoch, last in fit(state, task, world, stop=ending, on_step=stepped, read_system=system):
+                store.save_epoch(state, last, by_holdout=task.holdout is not None)
+                world.first_does(partial(tracker.log, epoch))  # may raise, on one rank alone
+                progress.epoch(epoch)
+                asked = world.first and epoch.index < task.epochs
+                if any(world.any(asked and prune(state.history))):
+                    return world.first_does(lambda: lifecycle.prune(job, state, tracker))
+        if last is None:  # resumed after the last epoch
+            last = evaluate(state.judged, task.test, world, stop=stop)[1]
+        return world.first_does(lambda: lifecycle.finish(job, dataset, task, state, store, last, tracker))
+    except Stopped:
+        store.save(state)
+        return world.first_does(lambda: lifecycle.preempt(job, state, tracker))
+
+
+def make_task(config: Config, dataset: Dataset, world: World) -> Task:
+    """The data as batches for this rank, and how the loop goes over them."""
+    training, held = split_positions(dataset.train.labels, holdout=config.holdout, limit=config.limit)
+    ranks = {"rank": world.rank, "world_size": world.size}
+    threads = loader_threads(config.workers)
+    size = config.eval_size
+    evaluation: dict[str, Any] = {
+        "size": size,
+        "batch_size": eval_batch(size, world),
+        "device": world.device,
+        **ranks,
+    }
+    train = TrainBatches(
+        dataset.train,
+        training,
+        pictures(dataset.train, world.device, threads=threads),
+        seed=config.seed,
+        batch_size=config.batch_size,
+        drop_last=config.drop_last,
+        sizes=epoch_sizes(config.epochs, first=config.start_size, last=config.size),
+        crop_scale=config.crop_scale,
+        flip=config.flip,
+        cutmix=config.cutmix,
+        classes=len(dataset.classes),
+        ahead=2 if world.device.type == "cuda" else 0,
+        **ranks,
+    )
+    everything = split_positions(dataset.test.labels, holdout=0, limit=0)[0]
+    return Task(
+        train=train,
+        holdout=EvalBatches(dataset.train, held, threads=threads, **evaluation) if len(held) else None,
+        test=EvalBatches(dataset.test, everything, threads=threads, **evaluation),
+        epochs=config.epochs,
+        lr=config.lr,
+        schedule=config.schedule,
+        warmup=config.warmup,
+        label_smoothing=config.label_smoothing,
+        grad_clip=config.grad_clip,
+        ema=config.ema,
+        test_every=config.test_every,
+        bfloat16=config.precision == "bfloat16"
+        and not models.needs_float32(config.architecture, world.device),
+    )
+
+
+def eval_batch(size: int, world: World) -> int:
+    """Images at once in evaluation, per rank; it changes nothing but speed. A GPU gets enough pixels (512
+    images of 128 px) that it computes longer than launching takes."""
+    return max(32, 512 * 128**2 // size**2) if world.device.type == "cuda" else 128
+
+
+def make_state(config: Config, classes: int, world: World) -> TrainState:
+    """A fresh network and optimizer: the state before the first step."""
+    net = models.build(
+        config.depth,
+        architecture=config.architecture,
+        activation=config.activation,
+        classes=classes,
+        seed=config.seed,
+        zero_init=config.zero_init,
+        bn_group=config.bn_group,
+        sync_bn=config.sync_bn,
+    ).to(world.device)
+    optimizer = optim.build(
+        net,
+        config.optimizer,
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
+        decay_norm_bias=config.decay_norm_bias,
+        bfloat16=config.precision == "bfloat16",
+    )
+    return new_state(net, optimizer, averaged=config.ema > 0, device=world.device)

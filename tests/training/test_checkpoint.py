@@ -1,0 +1,200 @@
+"""Checkpoints: whole or refused, the previous one kept, everything in them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from imagenette.errors import RunError
+from imagenette.records import Epoch, Predictions
+from imagenette.training import checkpoint, optim
+from imagenette.training.checkpoint import Checkpoints, Damaged
+from imagenette.training.distributed import World
+from imagenette.training.step import TrainState, follow, new_state
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def fresh_state(kind: str = "sgd") -> TrainState:
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    optimizer = optim.build(
+        net, kind, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3, decay_norm_bias=False
+    )
+    return new_state(net, optimizer, averaged=True, device=ALONE.device)
+
+
+def trained_state(steps: int, kind: str = "sgd") -> TrainState:
+    state = fresh_state(kind)
+    for _ in range(steps):
+        state.net(torch.randn(8, 3, 2, 2)).square().sum().backward()
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        follow(state.average, state.net, decay=0.9)
+        state.meters.loss += 1.5
+        state.meters.images += 8
+        state.meters.step += 1
+        state.step += 1
+    return state
+
+
+def epoch(index: int, holdout: float) -> Epoch:
+    return Epoch(
+        index=index,
+        timestamp=1000 + index,
+        train_loss=0.1 + 0.2,
+        train_accuracy=0.5,
+        holdout_loss=1.0,
+        holdout_accuracy=holdout,
+        test_loss=1.0,
+        test_accuracy=0.25,
+        lr=0.1,
+        speed_images_per_second=10.0,
+        speed_epoch_seconds=2.0,
+    )
+
+
+def saved_step(store: Checkpoints, said: list[str] | None = None) -> int | None:
+    newest = store.newest((said if said is not None else []).append)
+    return newest and newest["step"]
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+def test_a_restored_state_goes_on_as_the_saved_one_would(tmp_path, kind):
+    """Weights, momentum, averaged weights, sums, position, history and random states: all or the next step
+    would differ."""
+    state = trained_state(3, kind)
+    state.history.append(epoch(1, 0.5))
+    store = Checkpoints(tmp_path, ALONE)
+    store.save(state)
+    drawn = torch.rand(4)
+    restored = fresh_state(kind)
+    store.restore(restored)
+    assert torch.equal(torch.rand(4), drawn), "the random state is the one of the save"
+    assert (restored.epoch, restored.step, restored.history) == (state.epoch, state.step, state.history)
+    assert restored.meters == state.meters
+    x = torch.randn(8, 3, 2, 2)
+    for one in (state, restored):
+        one.net(x).square().sum().backward()
+        one.optimizer.step()
+        follow(one.average, one.net, decay=0.9)
+    for name, module in (("net", state.net), ("average", state.average)):
+        twin = getattr(restored, name).state_dict()
+        assert all(torch.equal(tensor, twin[key]) for key, tensor in module.state_dict().items()), name
+
+
+def test_the_newest_state_is_loaded_and_the_one_before_is_kept(tmp_path):
+    store = Checkpoints(tmp_path / "checkpoints", ALONE)
+    assert saved_step(store) is None
+    for steps in (1, 2, 3):
+        store.save(trained_state(steps))
+    assert saved_step(store) == 3
+    assert checkpoint.read(tmp_path / "checkpoints/previous.pt")["step"] == 2
+
+
+def test_the_selected_weights_are_those_of_the_best_epoch_on_the_holdout(tmp_path):
+    store, state = Checkpoints(tmp_path, ALONE), trained_state(1)
+    weights = {}
+    for index, accuracy in enumerate([0.4, 0.9, 0.6], start=1):
+        with torch.no_grad():
+            state.average[0].weight.fill_(index)
+        state.history.append(epoch(index, accuracy))
+        state.epoch = index + 1
+        said = Predictions(np.array([0, 1]), np.array([index, 1]), np.array([0.5, 0.25], dtype=np.float32))
+        store.save_epoch(state, said, by_holdout=True)
+        weights[index] = float(store.selected().net["0.weight"][0, 0])
+    assert weights == {1: 1.0, 2: 2.0, 3: 2.0}
+    kept = store.selected()
+    assert kept.epoch == 2
+    assert kept.predictions.predicted.tolist() == [2, 1]
+    assert kept.predictions.accuracy == 0.5
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_flipped_bit_or_missing_end_is_seen(tmp_path, data):
+    path = tmp_path / "state.pt"
+    checkpoint.write(path, {"weights": torch.arange(20.0)})
+    written = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(written) - 1))
+    if data.draw(st.booleans()):
+        written[at] ^= 1 << data.draw(st.integers(0, 7))
+    else:
+        del written[at:]
+    path.write_bytes(written)
+    with pytest.raises(Damaged, match="damaged"):
+        checkpoint.read(path)
+
+
+def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(tmp_path):
+    store = Checkpoints(tmp_path, ALONE)
+    store.save(trained_state(1))
+    store.save(trained_state(2))
+    last = tmp_path / "last.pt"
+    last.write_bytes(last.read_bytes()[:-1])
+    said: list[str] = []
+    assert saved_step(store, said) == 1
+    assert len(said) == 1
+    assert str(last) in said[0]
+    (tmp_path / "previous.pt").write_bytes(b"")
+    with pytest.raises(RunError, match=r"no checkpoint in .* is whole"):
+        store.newest(said.append)
+
+
+@pytest.mark.parametrize("moment", ["while writing", "before the old one moves", "between the two renames"])
+def test_a_kill_at_any_moment_of_saving_leaves_a_whole_state(tmp_path, moment):
+    store = Checkpoints(tmp_path, ALONE)
+    store.save(trained_state(1))
+    if moment == "while writing":
+        (tmp_path / "fresh.pt.writing").write_bytes(b"half")
+    else:
+        checkpoint.write(tmp_path / "fresh.pt", {"step": 2})
+    if moment == "between the two renames":
+        (tmp_path / "last.pt").replace(tmp_path / "previous.pt")
+    assert saved_step(store) == 1
+    store.save(trained_state(3))
+    assert saved_step(store) == 3
+
+
+FILL = """
+import resource, signal, sys, torch
+from pathlib import Path
+from imagenette.training import checkpoint
+from imagenette.errors import RunError
+path = Path(sys.argv[1])
+checkpoint.write(path, {"step": 1, "weights": torch.zeros(1000)})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write past the limit fails with an OSError
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    checkpoint.write(path, {"step": 2, "weights": torch.zeros(1_000_000)})
+except RunError as error:
+    print(error)
+    sys.exit(0)
+sys.exit("the save did not fail")
+"""
+
+
+def test_a_save_that_runs_out_of_room_leaves_the_previous_state_whole(tmp_path):
+    """The limit is the process's own (RLIMIT_FSIZE); a full disk fails in the same call."""
+    path = tmp_path / "last.pt"
+    done = subprocess.run([sys.executable, "-c", FILL, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"cannot save {path}: File too large")
+    assert len(done.stdout.splitlines()) == 1
+    assert checkpoint.read(path)["step"] == 1
+    assert list(tmp_path.iterdir()) == [path], "what was half written must be gone"
+
+
+def test_no_code_is_unpickled(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path(tmp_path / "evil").touch, ())
+
+    checkpoint.write(tmp_path / "state.pt", {"evil": Evil()})
+    with pytest.raises(Exception, match=r"weights_only|Unsupported|unpickl"):
+        checkpoint.read(tmp_path / "state.pt")
+    assert not (tmp_path / "evil").exists()

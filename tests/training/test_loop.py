@@ -1,0 +1,237 @@
+"""The loop on a real network and the real digits, a few steps at a time."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from imagenette.config import resolve
+from imagenette.data import open_dataset
+from imagenette.network.self_test import TOLERANCE
+from imagenette.training import optim, train
+from imagenette.training.checkpoint import pack, unpack
+from imagenette.training.distributed import World
+from imagenette.training.gpu import Reading
+from imagenette.training.loop import Diverged, Stopped, evaluate, fit
+from imagenette.training.step import follow, normalize, stepper
+
+CPU = World(0, 1, torch.device("cpu"))
+TINY = {"data": "digits", "limit": 96, "batch_size": 32, "epochs": 2, "precision": "float32", "lr": 0.01}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_dataset("digits")
+
+
+def make(digits, **knobs):
+    config = resolve(TINY | knobs)
+    return train.make_task(config, digits, CPU), train.make_state(config, len(digits.classes), CPU)
+
+
+def weights(state):
+    return [tensor.clone() for tensor in state.net.state_dict().values()]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_epoch_and_step(digits):
+    task, state = make(digits, lr=100, schedule="constant", optimizer="adamw", limit=320, momentum=0.99)
+    with torch.no_grad():
+        state.net.fc.weight.fill_(math.nan)
+    with pytest.raises(Diverged, match=r"^the loss is not finite at epoch 1, step 1: try a lower lr$"):
+        list(fit(state, task, CPU))
+
+
+@pytest.mark.parametrize("after", [1, 2, 4])
+def test_stopping_at_any_step_and_going_on_changes_nothing(digits, after):
+    task, state = make(digits)
+    whole = [epoch for epoch, _ in fit(state, task, CPU)]
+    task, again = make(digits)
+    asked = iter(range(100))
+    with pytest.raises(Stopped):
+        list(fit(again, task, CPU, stop=lambda: next(asked) == after))
+    list(fit(again, task, CPU))
+    assert all(torch.equal(a, b) for a, b in zip(weights(state), weights(again), strict=True))
+    plain = [(e.train_loss, e.train_accuracy, e.test_loss, e.lr) for e in whole]
+    assert [(e.train_loss, e.train_accuracy, e.test_loss, e.lr) for e in again.history] == plain
+
+
+@pytest.mark.parametrize("after", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3)), 4, 6])
+def test_a_state_saved_anywhere_goes_on_in_a_fresh_one_with_nothing_changed(digits, after):
+    """Also in the middle of an epoch's evaluation, with the rate that the epoch ended with."""
+    knobs = {"optimizer": "muon", "ema": 0.9, "start_size": 32, "size": 48}
+    task, state = make(digits, **knobs)
+    list(fit(state, task, CPU))
+    task, stopped = make(digits, **knobs)
+    asked = iter(range(100))
+    with pytest.raises(Stopped):
+        list(fit(stopped, task, CPU, stop=lambda: next(asked) == after))
+    task, again = make(digits, **knobs)
+    unpack(pack(stopped, CPU), again, CPU)
+    list(fit(again, task, CPU))
+    assert all(torch.equal(a, b) for a, b in zip(weights(state), weights(again), strict=True))
+    plain = [(e.train_loss, e.train_accuracy, e.test_loss, e.lr) for e in state.history]
+    assert [(e.train_loss, e.train_accuracy, e.test_loss, e.lr) for e in again.history] == plain
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_evaluation_is_the_plain_mean_over_every_image_in_float32(digits, precision):
+    task, state = make(digits, label_smoothing=0.2, precision=precision)
+    loss, said = evaluate(state.net, task.test, CPU, stop=lambda: False)
+    with torch.inference_mode():
+        logits = torch.cat([state.net.eval()(normalize(images)) for images, _ in task.test])
+    labels = torch.from_numpy(digits.test.labels)
+    assert loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
+    assert said.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+    assert len(said.label) == len(digits.test)
+
+
+def test_averaged_weights_are_what_is_judged(digits):
+    task, state = make(digits, ema=0.9, zero_init=False)
+    list(fit(state, task, CPU))
+    assert state.judged is not state.net
+    moved = [
+        not torch.equal(a, b) for a, b in zip(state.judged.parameters(), state.net.parameters(), strict=True)
+    ]
+    assert all(moved)
+
+
+def test_clipped_gradients_move_the_weights_less(digits):
+    distance = {}
+    for clip in (0.0, 1e-3):
+        task, state = make(digits, epochs=1, grad_clip=clip, weight_decay=0)
+        before = [p.detach().clone() for p in state.net.parameters()]
+        list(fit(state, task, CPU))
+        after = [p.detach() for p in state.net.parameters()]
+        distance[clip] = float(sum((a - b).square().sum() for a, b in zip(after, before, strict=True)))
+    assert 0 < distance[1e-3] < distance[0.0] / 100
+
+
+def test_skipped_evaluations_are_missing_and_the_last_epoch_never_is(digits):
+    task, state = make(digits, epochs=3, test_every=2)
+    history = [epoch for epoch, _ in fit(state, task, CPU)]
+    assert [epoch.test_accuracy is None for epoch in history] == [True, False, False]
+
+
+def test_without_a_holdout_there_are_no_holdout_metrics(digits):
+    task, state = make(digits, holdout=0, epochs=1)
+    ((epoch, _),) = fit(state, task, CPU)
+    assert not any(name.startswith("holdout/") for name in epoch.metrics())
+
+
+def test_bfloat16_stays_close_to_float32(digits):
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        task, state = make(digits, precision=precision, epochs=1)
+        losses += [epoch.train_loss for epoch, _ in fit(state, task, CPU)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_epoch_on_a_gpu_is_close_to_the_cpus(digits, precision):
+    losses = []
+    for device in ("cpu", "cuda"):
+        world = World(0, 1, torch.device(device))
+        config = resolve(TINY | {"precision": precision, "epochs": 1})
+        task = train.make_task(config, digits, world)
+        state = train.make_state(config, len(digits.classes), world)
+        losses += [epoch.train_loss for epoch, _ in fit(state, task, world)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_the_average_moves_its_share_of_the_way_and_counts_are_copied(digits):
+    _, state = make(digits, ema=0.9, zero_init=False)
+    before = {name: tensor.clone() for name, tensor in state.average.state_dict().items()}
+    with torch.no_grad():
+        for tensor in state.net.state_dict().values():
+            tensor += 1
+    follow(state.average, state.net, decay=0.75)
+    for name, tensor in state.average.state_dict().items():
+        moved = 0.25 if tensor.is_floating_point() else 1
+        torch.testing.assert_close(tensor, before[name] + moved)
+
+
+def test_a_reading_is_told_once_and_only_when_asked():
+    reading = Reading(CPU.device)
+    assert reading.told() is None
+    reading.ask(torch.tensor(2.5))
+    assert (reading.told(), reading.told()) == (2.5, None)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def on_gpu(digits, **knobs):
+    world = World(0, 1, torch.device("cuda"))
+    config = resolve(TINY | {"limit": 0, "batch_size": 64, "drop_last": False} | knobs)
+    task = train.make_task(config, digits, world)
+    return task, train.make_state(config, len(digits.classes), world), world
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_recorded_steps_compute_what_plain_ones_do(digits, optimizer, monkeypatch):
+    """Epochs with a partial last batch and a second resolution, recorded and not."""
+    runs = []
+    for recorded in (True, False):
+        if not recorded:
+            monkeypatch.setattr("imagenette.training.loop.Recorded", lambda learn: learn)
+        task, state, world = on_gpu(
+            digits, optimizer=optimizer, epochs=5, start_size=32, size=48, ema=0.9, lr=1e-3, momentum=0.5
+        )
+        assert len({next(iter(task.train.epoch(epoch))).images.shape for epoch in (1, 5)}) == 2
+        runs.append([epoch.train_loss for epoch, _ in fit(state, task, world)])
+    assert runs[0] == pytest.approx(runs[1], rel=2e-2)
+    assert runs[0][-1] < runs[0][0]
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_no_step_waits_for_the_gpu(digits):
+    task, state, world = on_gpu(digits, ema=0.9, epochs=2, precision="bfloat16")
+    step = stepper(state, task, world)
+    state.net.train()
+    batches = list(task.train.epoch(1))
+    for batch in batches[:6]:  # kernels are chosen, the graph is recorded
+        step(batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches[6:12]:
+            optim.set_rate(state.optimizer, 1e-3)
+            step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_state_goes_from_the_cpu_to_the_gpu_and_back(digits):
+    for kind in ("sgd", "adamw", "muon"):
+        task, state = make(digits, optimizer=kind, epochs=2, limit=640)
+        ahead = fit(state, task, CPU)
+        next(ahead)
+        theirs = {**pack(state, CPU)}
+        task, moved, world = on_gpu(digits, optimizer=kind, epochs=2, limit=640)
+        unpack(theirs, moved, world)
+        list(fit(moved, task, world))
+        assert moved.history[1].train_loss < moved.history[0].train_loss * 1.1
+        task, back = make(digits, optimizer=kind, epochs=2, limit=640)
+        unpack(pack(moved, world), back, CPU)
+        assert back.epoch == 3
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_what_was_said_on_a_gpu_is_what_the_saved_model_says_on_a_cpu(digits):
+    """The same pictures to the level, float32 and no TF32: shares agree to what the registry asks for."""
+    task, state, world = on_gpu(digits, epochs=1, precision="bfloat16")
+    list(fit(state, task, world))
+    _, on_device = evaluate(state.net, task.test, world, stop=lambda: False)
+    task, _ = make(digits, limit=0, batch_size=64)
+    _, on_cpu = evaluate(state.net.cpu(), task.test, CPU, stop=lambda: False)
+    assert np.abs(on_device.share - on_cpu.share).max() < TOLERANCE
