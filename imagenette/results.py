@@ -1,20 +1,101 @@
-"""What a finished run amounts to: three accuracies, kept apart and named. Pure functions of its history."""
+"""The words of results, in one place: the accuracies of a run and their names, how a run can stand.
+
+Pure functions of a run's history. Knows neither files nor MLflow.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
+from typing import Literal, get_args
 
 from imagenette.config import Config
 from imagenette.records import Epoch
 
+# -- names of metrics ----------------------------------------------------------------------------------
+
+Objective = Literal[
+    "selected/holdout_accuracy",
+    "final/holdout_accuracy",
+    "selected/test_accuracy",
+    "final/test_accuracy",
+    "best/test_accuracy",
+]
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+"""What a study may maximize, and a report may compare by: the accuracies of a finished run, shares in [0, 1]."""
+SELECTED_HOLDOUT, FINAL_HOLDOUT, SELECTED, FINAL, BEST = OBJECTIVES
 METRICS = {
-    "selected/holdout_accuracy": "holdout, selected epoch",
-    "final/holdout_accuracy": "holdout, last epoch",
-    "selected/test_accuracy": "test, selected epoch",
-    "final/test_accuracy": "test, last epoch",
-    "best/test_accuracy": "test, best epoch",
+    SELECTED_HOLDOUT: "holdout, selected epoch",
+    FINAL_HOLDOUT: "holdout, last epoch",
+    SELECTED: "test, selected epoch",
+    FINAL: "test, last epoch",
+    BEST: "test, best epoch",
 }
-"""Accuracies of a run in words: which images, which epoch."""
+"""The same in words: which images, which epoch."""
+TEST_ACCURACIES = {name: METRICS[name] for name in (SELECTED, FINAL, BEST)}
+"""The three accuracies on the test images, kept apart, the most honest first."""
+SUMMARY = ("best/", "selected/", "final/")
+"""How the names of metrics begin that a run has once, at its end."""
+CURVES = ("train/", "holdout/", "test/")
+"""How the names of metrics begin that a run has for each epoch."""
+
+
+def summary_of(metrics: dict[str, float]) -> dict[str, float]:
+    """Those of a run's metrics that it has once, at its end."""
+    return {name: value for name, value in metrics.items() if name.startswith(SUMMARY)}
+
+
+def split_of(objective: str) -> str:
+    """`test` or `holdout`: the images that an accuracy is measured on."""
+    return objective.partition("/")[2].removesuffix("_accuracy")
+
+
+# -- how a run stands ----------------------------------------------------------------------------------
+
+
+class Status(StrEnum):
+    """How a run, or a study's cell, stands; the same words in results, tags, databases and reports."""
+
+    WAITING = "waiting"
+    """A cell that nobody has claimed."""
+    RUNNING = "running"
+    FINISHED = "finished"
+    PRUNED = "pruned"
+    """Ended early: the study's pruner found it not worth going on with."""
+    PREEMPTED = "preempted"
+    """Stopped on request; the same command goes on."""
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    LOST = "lost"
+    """Its process ended without a word; `imagenette doctor` found it."""
+    UNTRACKED = "untracked"
+    """No run could be opened: nothing was trained."""
+    RESUMED = "resumed"
+    """A run of `mlflow run` that only launched: the work went on in another run."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Status | None:
+        return cls.FINISHED if value == "done" else None  # a cell's word for it in a study's database
+
+    @property
+    def complete(self) -> bool:
+        """Whether it came to the end that it was meant to have."""
+        return self in (Status.FINISHED, Status.PRUNED)
+
+    @property
+    def mlflow(self) -> str:
+        """MLflow's own word for it."""
+        words = {
+            Status.RUNNING: "RUNNING",
+            Status.FINISHED: "FINISHED",
+            Status.RESUMED: "FINISHED",
+            Status.PREEMPTED: "KILLED",
+            Status.PRUNED: "KILLED",
+        }
+        return words.get(self, "FAILED")
+
+
+# -- what a history amounts to -------------------------------------------------------------------------
 
 
 def selected_epoch(history: Sequence[Epoch], *, holdout: bool) -> int | None:
@@ -35,12 +116,12 @@ def summary_metrics(history: Sequence[Epoch], *, holdout: bool) -> dict[str, flo
     final = tested[max(tested)]
     selected = tested[selected_epoch(history, holdout=holdout) or final.index]
     metrics: dict[str, float | None] = {
-        "best/test_accuracy": best.test_accuracy,
+        BEST: best.test_accuracy,
         "best/epoch": float(best.index),
-        "final/test_accuracy": final.test_accuracy,
-        "final/holdout_accuracy": final.holdout_accuracy,
-        "selected/test_accuracy": selected.test_accuracy,
-        "selected/holdout_accuracy": selected.holdout_accuracy,
+        FINAL: final.test_accuracy,
+        FINAL_HOLDOUT: final.holdout_accuracy,
+        SELECTED: selected.test_accuracy,
+        SELECTED_HOLDOUT: selected.holdout_accuracy,
         "selected/epoch": float(selected.index),
     }
     return {name: value for name, value in metrics.items() if value is not None}
@@ -55,9 +136,9 @@ def describe(
     )
     network = f"ResNet-{config.depth}" if config.architecture == "resnet" else config.network
     rows = [
-        ("selected " + chosen, "selected/test_accuracy", int(metrics["selected/epoch"])),
-        ("last epoch", "final/test_accuracy", config.epochs),
-        ("best epoch on the test set", "best/test_accuracy", int(metrics["best/epoch"])),
+        ("selected " + chosen, SELECTED, int(metrics["selected/epoch"])),
+        ("last epoch", FINAL, config.epochs),
+        ("best epoch on the test set", BEST, int(metrics["best/epoch"])),
     ]
     table = "\n".join(f"| {name} | {100 * metrics[key]:.2f} % | {epoch} |" for name, key, epoch in rows)
     return (

@@ -75,8 +75,15 @@ class Muon(torch.optim.Optimizer):
         return directions
 
 
+def muon(
+    groups: Iterable[dict[str, Any]], *, lr: float | Tensor, momentum: float, nesterov: bool, bfloat16: bool
+) -> Muon:
+    """As `config.OPTIMIZERS` names it."""
+    return Muon(groups, lr=lr, momentum=momentum, nesterov=nesterov, bfloat16=bfloat16)
+
+
 def _move(params: list[Tensor], directions: list[Tensor], rate: float | Tensor, weight_decay: float) -> None:
-    """rate: a number, or a tensor on the device, which may not be asked for its number."""
+    """rate: a number, or a tensor on the device. Reading that tensor's number would wait for the device."""
     torch._foreach_mul_(params, 1 - rate * weight_decay)
     torch._foreach_sub_(params, torch._foreach_mul(directions, rate))
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from imagenette.training.muon import Muon
+from imagenette.config import OPTIMIZERS
 
+Groups = list[dict[str, Any]]
+Builder = Callable[..., torch.optim.Optimizer]
+"""(groups, *, lr, momentum, nesterov, bfloat16): what an optimizer's record in OPTIMIZERS names. lr is a number,
+or a tensor on a GPU; what a builder has no use for it leaves."""
 DECAY_STEPS = (150 / 350, 250 / 350)  # of the run; the reference's epochs
 FLAT = 0.72  # of the run at the peak rate, then cosine; the public leaderboard's winners
 
 
 def build(
     net: nn.Module,
-    kind: str,
+    name: str,
     *,
     lr: float,
     momentum: float,
@@ -25,21 +31,35 @@ def build(
     decay_norm_bias: bool,
     bfloat16: bool = False,
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW, fused: one kernel over all weights; or Muon. momentum: AdamW's beta1. bfloat16: whether
-    Muon's large products may be rounded to it. On a GPU the rate is a tensor there, which a recorded step
-    reads anew each time."""
+    """The optimizer of that name in OPTIMIZERS, over the network's parameters.
+
+    bfloat16: whether large products may be rounded to it (Muon's). On a GPU the rate is a tensor there, which
+    a recorded step reads anew each time.
+    """
     groups = parameter_groups(net, weight_decay, decay_norm_bias=decay_norm_bias)
     device = groups[0]["params"][0].device
     rate = torch.tensor(lr, device=device) if device.type == "cuda" else lr
-    if kind == "muon":
-        return Muon(groups, lr=rate, momentum=momentum, nesterov=nesterov, bfloat16=bfloat16)
-    if kind == "adamw":
-        on_gpu = device.type == "cuda"
-        return torch.optim.AdamW(groups, lr=rate, betas=(momentum, 0.999), fused=True, capturable=on_gpu)
-    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)
+    module, _, function = OPTIMIZERS[name].builder.partition(":")
+    builder: Builder = getattr(importlib.import_module(module), function)
+    return builder(groups, lr=rate, momentum=momentum, nesterov=nesterov, bfloat16=bfloat16)
 
 
-def parameter_groups(net: nn.Module, weight_decay: float, *, decay_norm_bias: bool) -> list[dict[str, Any]]:
+def sgd(
+    groups: Groups, *, lr: float | Tensor, momentum: float, nesterov: bool, bfloat16: bool
+) -> torch.optim.Optimizer:
+    """Fused: one kernel over all weights."""
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)
+
+
+def adamw(
+    groups: Groups, *, lr: float | Tensor, momentum: float, nesterov: bool, bfloat16: bool
+) -> torch.optim.Optimizer:
+    """Fused; momentum is beta1."""
+    on_gpu = isinstance(lr, Tensor)
+    return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True, capturable=on_gpu)
+
+
+def parameter_groups(net: nn.Module, weight_decay: float, *, decay_norm_bias: bool) -> Groups:
     """Vectors (norm weights, biases) apart from matrices and filters, so that they can go without decay."""
     parameters = list(net.parameters())
     vectors = [p for p in parameters if p.ndim < 2]
@@ -77,8 +97,8 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Take over a saved state. How this device computes stays as it was built: the state may come from
-    another kind."""
+    """Take over a saved state, but for how the optimizer was built for this device (fused kernels, a rate in
+    its memory): the state may come from another kind of device."""
     kinds = ("lr", "fused", "capturable")
     own: list[dict[str, Any]] = [
         {kind: group[kind] for kind in kinds if kind in group} for group in optimizer.param_groups

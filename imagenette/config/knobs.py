@@ -1,32 +1,31 @@
-"""Every knob of a training run, once: type, bounds, meaning, default. Refuses what it does not know.
+"""Every knob of a training run, declared once: type, bounds, meaning, default.
 
-A knob has one name on the command line, in `mlflow run -P`, as an MLflow param, as a study's dimension
-and as a report's column. Values are layered: the defaults here (which are the `fast` recipe), then the
-recipe, then what the data set asks for, then what the user said.
+A knob has one name on the command line, in `mlflow run -P`, as an MLflow param, as a study's dimension and as
+a report's column; all of them read it from here.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from imagenette.errors import InputError
+from imagenette.config.recipes import OPTIMIZERS, RECIPES
 
 
 def _number(value: Any) -> Any:
-    """A Literal of integers takes no text; the command line has nothing else."""
+    """Text as the integer that it spells: a Literal of integers takes no text, and the command line gives
+    nothing else."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 OWN = ("resnet", "xresnet")
-"""Architectures of a depth; every other name is one of timm's."""
+"""Architectures of this project, which have a depth; every other name is one of timm's."""
 
 Depth = Annotated[Literal[18, 34, 50, 101, 152], BeforeValidator(_number)]
 Auto = Literal["auto"]
@@ -51,7 +50,7 @@ class Config(BaseModel):
     data: Annotated[str, Field(min_length=1)] = "imagenette"
     """digits (ships with scikit-learn, needs no network), imagenette, imagenette-320px, imagenette-160px
     (published archives, downloaded once), or a path to a folder or archive with train/ and val/."""
-    recipe: Literal["fast", "record", "paper", "paper-code"] = "fast"
+    recipe: Literal[tuple(RECIPES)] = "fast"  # type: ignore[valid-type]  # the table has the names
     """Where the other knobs come from unless given: fast is these defaults; record is for the most accuracy
     at 5 or 20 epochs; paper is the reference report as written; paper-code is what its code really ran (a
     tenth of the learning rate)."""
@@ -82,17 +81,17 @@ class Config(BaseModel):
     """Images per optimizer step, summed over processes."""
     drop_last: bool = True
     """Leave out an epoch's last batch when it is not full."""
-    optimizer: Literal["sgd", "adamw", "muon"] = "muon"
-    """sgd with momentum, adamw, or muon: momentum made orthogonal, for filters; sgd for the rest."""
+    optimizer: Literal[tuple(OPTIMIZERS)] = "muon"  # type: ignore[valid-type]  # the table has the names
+    """sgd with momentum; adamw; or muon, which makes the momentum of filters orthogonal and moves the rest by
+    sgd. Each brings its own learning rate, weight decay and batch size unless they are given."""
     lr: Annotated[float, Field(gt=0, le=100)] = 0.05
-    """Peak learning rate. fast has 0.05 for muon (record 0.1), 0.1 for sgd, 0.002 for adamw."""
+    """Peak learning rate."""
     momentum: Share = 0.9
     """Momentum of sgd and muon; AdamW's beta1."""
     nesterov: bool = True
     """Nesterov's momentum (sgd and muon)."""
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.01
-    """L2 penalty of sgd, decoupled decay of adamw and muon. fast and record have 0.01 for muon, 0.0005 for
-    sgd, 0.05 for adamw."""
+    """L2 penalty of sgd, decoupled decay of adamw and muon."""
     decay_norm_bias: bool = False
     """Also decay batch-norm weights and biases."""
     schedule: Literal["onecycle", "cosine", "flat-cosine", "step", "constant"] = "onecycle"
@@ -123,6 +122,9 @@ class Config(BaseModel):
     cutmix: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of training images that show another one in a box, whose class then takes the box's share of the
     target (Yun et al. 2019; the box's area is uniform before the border cuts it). For long runs."""
+    erase: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of training images of which a box shows the data set's mean colour instead (random erasing, Zhong
+    et al. 2020; the box has 2 to 33 % of the area)."""
     flip: bool = True
     """Mirror half of the training images (never digits, unless asked)."""
 
@@ -133,7 +135,7 @@ class Config(BaseModel):
     """Training processes on this machine; auto = one for each visible GPU, or 1."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """Arithmetic of convolutions, and of Muon's large products, in training; weights, losses and statistics
-    are float32 in both, and so is evaluation. timm's networks train in float32 on a CPU whatever is asked."""
+    are float32 in both, and so is evaluation. timm's networks always train in float32 on a CPU."""
     workers: Count = 0
     """Threads that crop and resize on the CPU, per process; 0 = the cores there are."""
 
@@ -142,14 +144,23 @@ class Config(BaseModel):
         return {name: canonical(getattr(self, name)) for name in KNOBS}
 
     def digest(self) -> str:
-        """16 hex digits, equal for two runs that compute the same thing."""
-        same = {name: text for name, text in self.params().items() if name not in OPERATIONAL}
-        return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
+        """16 hex digits, equal for two configs that compute the same thing.
+
+        Only knobs that differ from NEUTRAL count. So a knob that is added later, at its default, leaves the
+        digest of every earlier config as it was."""
+        own = {name: text for name, text in self.params().items() if text != neutral(name)}
+        own = {name: text for name, text in own.items() if name not in OPERATIONAL}
+        return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether the architecture is one of OWN."""
+        return self.architecture in OWN
 
     @property
     def network(self) -> str:
         """What a saved model says of itself: `resnet18`, `xresnet34-silu`, `timm/resnet26d`."""
-        name = f"{self.architecture}{self.depth}" if self.architecture in OWN else f"timm/{self.architecture}"
+        name = f"{self.architecture}{self.depth}" if self.has_depth else f"timm/{self.architecture}"
         return name if self.activation == "relu" else f"{name}-{self.activation}"
 
     @property
@@ -161,104 +172,57 @@ KNOBS: tuple[str, ...] = tuple(Config.model_fields)
 OPERATIONAL = frozenset({"device", "nproc", "workers"})
 """Knobs that leave the result as it is: two configs that differ only here are the same experiment."""
 
+NEUTRAL = {
+    "depth": "18",
+    "architecture": "resnet",
+    "activation": "relu",
+    "data": "imagenette",
+    "recipe": "fast",
+    "seed": "1",
+    "epochs": "16",
+    "size": "128",
+    "start_size": "0",
+    "test_size": "0",
+    "holdout": "0.1",
+    "limit": "0",
+    "test_every": "1",
+    "batch_size": "64",
+    "drop_last": "true",
+    "optimizer": "muon",
+    "lr": "0.05",
+    "momentum": "0.9",
+    "nesterov": "true",
+    "weight_decay": "0.01",
+    "decay_norm_bias": "false",
+    "schedule": "onecycle",
+    "warmup": "0.2",
+    "label_smoothing": "0.1",
+    "grad_clip": "0.0",
+    "ema": "0.0",
+    "zero_init": "true",
+    "bn_group": "0",
+    "sync_bn": "false",
+    "crop_scale": "0.35",
+    "cutmix": "0.0",
+    "erase": "0.0",
+    "flip": "true",
+    "precision": "bfloat16",
+}
+"""What a knob must differ from to count in a config's digest. Frozen: it stays when a default changes, so that
+the digests of finished runs go on meaning the same. A new knob's value here is one that changes nothing."""
+
+
+def neutral(name: str) -> str:
+    """A knob's text in NEUTRAL; its default, where it was added without an entry."""
+    return NEUTRAL.get(name, canonical(Config.model_fields[name].default))
+
+
 GROUPS = {
     "What is trained": KNOBS[: KNOBS.index("batch_size")],
     "Optimization": KNOBS[KNOBS.index("batch_size") : KNOBS.index("crop_scale")],
     "Augmentation": KNOBS[KNOBS.index("crop_scale") : KNOBS.index("device")],
     "How it runs": KNOBS[KNOBS.index("device") :],
 }
-
-PAPER: dict[str, Any] = {
-    "epochs": 350,
-    "size": 256,
-    "start_size": 0,
-    "batch_size": 32,
-    "drop_last": False,
-    "optimizer": "sgd",
-    "lr": 0.1,
-    "momentum": 0.9,
-    "nesterov": False,
-    "weight_decay": 5e-4,
-    "decay_norm_bias": True,
-    "schedule": "step",
-    "label_smoothing": 0.0,
-    "zero_init": False,
-    "bn_group": lambda config: max(config.batch_size // 4, 1),  # nn.DataParallel over 4 GPUs
-    "crop_scale": 0.08,  # RandomResizedCrop's default
-    "holdout": 0.0,  # it trained on every training image and picked the epoch on the test set
-    "precision": "float32",
-}
-"""The reference report as written."""
-
-FAST: dict[str, Any] = {
-    # Muon is for filters: a transformer or a ConvNeXt, nearly all linear layers, it would leave to plain SGD
-    "optimizer": lambda config: "muon" if config.architecture in OWN else "adamw",
-    "batch_size": lambda config: 64 if config.optimizer == "muon" else 32,
-    "lr": lambda config: {"muon": 0.05, "sgd": 0.1, "adamw": 0.002}[config.optimizer],
-    "weight_decay": lambda config: {"muon": 0.01, "sgd": 5e-4, "adamw": 0.05}[config.optimizer],
-    "crop_scale": lambda config: max(0.35, round(0.9 - 0.04 * config.epochs, 2)),
-    "start_size": lambda config: half if (half := 16 * round(config.size / 32)) >= 64 else 0,
-}
-"""The defaults above, and what of them depends on other knobs; each sees those derived before it."""
-
-RECORD: dict[str, Any] = FAST | {
-    "architecture": "xresnet",
-    "activation": "silu",
-    "epochs": 5,
-    "start_size": 0,
-    "lr": lambda config: 0.1 if config.optimizer == "muon" else FAST["lr"](config),
-}
-"""Against the public leaderboard's 128 px, 5 and 20 epochs: benchmarks/README.md has what each part gives."""
-
-RECIPES: dict[str, dict[str, Any]] = {
-    "fast": FAST,
-    "record": RECORD,
-    "paper": PAPER,
-    "paper-code": PAPER | {"lr": 0.1 / 10},  # its LambdaLR multiplied the rate by the rates that were meant
-}
-
-DATA: dict[str, dict[str, Any]] = {
-    # 8 x 8 px; a mirrored digit is another sign; Muon's arithmetic would be several times the network's
-    "digits": {"size": 32, "flip": False, "crop_scale": 0.6, "optimizer": "sgd"},
-}
-
-
-def resolve(given: Mapping[str, Any]) -> Config:
-    """The whole config from what was said, as text or as values. InputError: one line on the first knob
-    that is unknown or out of bounds."""
-    for name in given:
-        if name not in KNOBS:
-            near = difflib.get_close_matches(name, KNOBS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"the knobs are {', '.join(KNOBS)}"
-            raise InputError(f"unknown knob {name}={given[name]}: {hint}")
-    try:
-        named = Config.model_validate({k: given[k] for k in ("recipe", "data") if k in given})
-        layers = RECIPES[named.recipe] | DATA.get(named.data, {}) | dict(given)
-        fixed = {name: value for name, value in layers.items() if not callable(value)}
-        config = Config.model_validate(fixed)
-        for name, derive in layers.items():
-            if callable(derive):
-                config = Config.model_validate(config.model_dump() | {name: derive(config)})
-        return _agreeing(config)
-    except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
-        raise InputError(f"{name}={error.errors()[0]['input']}: {name} must be {allowed(name)}") from None
-
-
-def _agreeing(config: Config) -> Config:
-    """The config, where its knobs go together; InputError where they do not."""
-    if config.start_size and not 32 <= config.start_size <= config.size:
-        raise InputError(
-            f"start_size={config.start_size}: start_size must be 0 or from 32 to size={config.size}"
-        )
-    if config.architecture == "resnet" and config.activation != "relu":
-        raise InputError(
-            f"activation={config.activation}: architecture=resnet has relu; choose architecture=xresnet"
-        )
-    if config.architecture not in OWN and (config.bn_group or config.sync_bn):
-        knob = f"bn_group={config.bn_group}" if config.bn_group else "sync_bn=true"
-        raise InputError(f"{knob}: only architecture=resnet and xresnet have it, not {config.architecture}")
-    return config
 
 
 def canonical(value: Any) -> str:

@@ -1,0 +1,38 @@
+"""What the environment says of MLflow. Its variables are read here and nowhere else; imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+
+EXPERIMENT = "imagenette"
+"""Of runs, unless MLFLOW_EXPERIMENT_NAME names another."""
+
+
+def tracking_uri() -> str | None:
+    """MLFLOW_TRACKING_URI; None where it is not set, or empty."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def experiment_name() -> str:
+    """MLFLOW_EXPERIMENT_NAME, else EXPERIMENT."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+
+
+def outer_experiment_id() -> str | None:
+    """The experiment in which `mlflow run` made its run, where it named none."""
+    return None if os.environ.get("MLFLOW_EXPERIMENT_NAME") else os.environ.get("MLFLOW_EXPERIMENT_ID")
+
+
+def has_outer_run() -> bool:
+    """Whether `mlflow run` started this process, and made a run for it."""
+    return "MLFLOW_RUN_ID" in os.environ
+
+
+def take_outer_run() -> str | None:
+    """The id of that run. It leaves the environment, so that no fluent call adopts the run."""
+    return os.environ.pop("MLFLOW_RUN_ID", None)
+
+
+def without_outer_run(variables: dict[str, str]) -> dict[str, str]:
+    """An environment for a process whose runs are its own."""
+    return {name: value for name, value in variables.items() if name != "MLFLOW_RUN_ID"}
