@@ -22,7 +22,7 @@ Objective = Literal[
     "best/test_accuracy",
 ]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
-"""What a study may maximize, and a report may compare by: the accuracies of a finished run, shares in [0, 1]."""
+"""The accuracies of a finished run, shares in [0, 1]: what a study may maximize."""
 SELECTED_HOLDOUT, FINAL_HOLDOUT, SELECTED, FINAL, BEST = OBJECTIVES
 METRICS = {
     SELECTED_HOLDOUT: "holdout, selected epoch",

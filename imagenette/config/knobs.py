@@ -208,8 +208,8 @@ NEUTRAL = {
     "flip": "true",
     "precision": "bfloat16",
 }
-"""What a knob must differ from to count in a config's digest. Frozen: it stays when a default changes, so that
-the digests of finished runs go on meaning the same. A new knob's value here is one that changes nothing."""
+"""What a knob must differ from to count in a config's digest. It stays when a default changes, so that the
+digests of finished runs go on meaning the same. A new knob's value here is one that changes nothing."""
 
 
 def neutral(name: str) -> str:

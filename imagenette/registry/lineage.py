@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from imagenette.registry.address import CHAMPION, NAME, Address
 from imagenette.registry.versions import WITHDRAWN, Versions
+from imagenette.results import SUMMARY
 from imagenette.tracking.client import check_alive, connect, one_line, resolve_uri
-from imagenette.tracking.eligibility import SUMMARY
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -14,7 +14,7 @@ from imagenette.registry.candidates import METRICS, Candidate, named, proven, ra
 from imagenette.registry.gate import Entry, Gate, Verdict, judge
 from imagenette.registry.lineage import opened
 from imagenette.registry.versions import WITHDRAWN, Standing, Versions, as_entry
-from imagenette.tracking.eligibility import SUMMARY
+from imagenette.results import SUMMARY
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.outer_run import launched
 

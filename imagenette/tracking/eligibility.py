@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from imagenette.results import TEST_ACCURACIES, summary_of
+from imagenette.tracking.runs import get_run
+
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
-JUDGED = ("best/test_accuracy", "selected/test_accuracy", "final/test_accuracy")
-SUMMARY = ("best/", "selected/", "final/")
 _NOT_TRAINED = ("reused", "study", "launcher", "promotion", "report")
 
 
@@ -20,10 +22,10 @@ def unfit(run: Run, *metrics: str) -> str | None:
     if reason := unfinished(run):
         return reason
     values = run.data.metrics
-    for name in (*metrics, *JUDGED):
+    for name in (*metrics, *TEST_ACCURACIES):
         if name not in values:
             return f"has no {name}{_hint(run, name)}"
-    claims = {name: value for name, value in values.items() if name.startswith(SUMMARY)}
+    claims = summary_of(values)
     for name, value in claims.items():
         if name.endswith("accuracy") and not 0 <= value <= 1:  # neither NaN, nor MLflow's 1.8e308 for inf
             return f"claims {name}={value:.4g}, which is no share in [0, 1]"
@@ -43,6 +45,19 @@ def unfinished(run: Run) -> str | None:
     if run.info.status != "FINISHED":
         return f"is finished, but MLflow says {run.info.status}: `imagenette doctor` brings them together"
     return None
+
+
+def trained_run(client: MlflowClient, run: Run) -> Run | None:
+    """The run itself; for one that a study took from another (role `reused`) the run that was trained, through
+    any number of such steps. None where that one is gone."""
+    passed = {run.info.run_id}
+    while run.data.tags.get("role") == "reused":
+        source = get_run(client, run.data.tags.get("reused_run", ""))
+        if source is None or source.info.lifecycle_stage != "active" or source.info.run_id in passed:
+            return None
+        passed.add(source.info.run_id)
+        run = source
+    return run
 
 
 def _hint(run: Run, name: str) -> str:

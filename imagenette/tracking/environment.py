@@ -1,4 +1,4 @@
-"""What the environment says of MLflow. Its variables are read here and nowhere else; imports nothing heavy."""
+"""What the environment says of MLflow: its variables are read here and nowhere else. Imports no MLflow."""
 
 from __future__ import annotations
 

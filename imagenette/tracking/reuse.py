@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from imagenette.results import SUMMARY
 from imagenette.tracking.client import pages
-from imagenette.tracking.eligibility import SUMMARY, unfit
+from imagenette.tracking.eligibility import unfit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -14,8 +14,8 @@ from imagenette.config import OPTIMIZERS
 
 Groups = list[dict[str, Any]]
 Builder = Callable[..., torch.optim.Optimizer]
-"""(groups, *, lr, momentum, nesterov, bfloat16): what an optimizer's record in OPTIMIZERS names. lr is a number,
-or a tensor on a GPU; what a builder has no use for it leaves."""
+"""(groups, *, lr, momentum, nesterov, bfloat16), as an optimizer's record in OPTIMIZERS names it. lr is a
+number, or a tensor on a GPU; a builder leaves what it has no use for."""
 DECAY_STEPS = (150 / 350, 250 / 350)  # of the run; the reference's epochs
 FLAT = 0.72  # of the run at the peak rate, then cosine; the public leaderboard's winners
 
