@@ -24,7 +24,7 @@ from imagenette.config import resolve
 from imagenette.data import Split
 from imagenette.processes import cores
 from imagenette.training.bench import measure
-from imagenette.training.launch import prepare
+from imagenette.training.readiness import prepare
 
 CHUNK = 256  # images copied at a time
 

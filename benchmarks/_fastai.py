@@ -18,7 +18,7 @@ from fastai.vision.augment import FlipItem, RandomResizedCrop
 from fastai.vision.data import ImageDataLoaders
 from torchvision import models
 
-from imagenette.training.step import MEAN, STD
+from imagenette.data.dataset import MEAN, STD
 
 
 def fastai(setting: Setting, workers: int, flags: Flags) -> Turn:

@@ -27,9 +27,10 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, models, transforms
 
 from imagenette.config import resolve
+from imagenette.data.dataset import MEAN, STD
 from imagenette.training.distributed import join
-from imagenette.training.launch import prepare
-from imagenette.training.step import MEAN, STD, stepper
+from imagenette.training.readiness import prepare
+from imagenette.training.step import stepper
 from imagenette.training.train import make_state, make_task
 
 CROP = (0.35, 1.0)  # shares of the area, our `fast` recipe's from 14 epochs on

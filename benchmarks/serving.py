@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from imagenette.data.dataset import MEAN, STD
 from imagenette.network import models
-from imagenette.network.export import save_model
+from imagenette.network.export import Classifier, save_model
 from imagenette.network.self_test import Proof
 from imagenette.records import Predictions
-from imagenette.training.step import MEAN, STD, normalize
 
 CLASSES = [f"class {i}" for i in range(10)]
 
@@ -41,7 +41,8 @@ def make_model(folder: Path, *, depth: int, size: int) -> Path:
     net = models.build(depth, classes=len(CLASSES), seed=1).eval()
     pictures = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), dtype=np.uint8)
     with torch.inference_mode():
-        shares = net(normalize(torch.from_numpy(pictures).permute(0, 3, 1, 2))).softmax(1).numpy()
+        batch = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
+        shares = Classifier(net, MEAN, STD)(batch).numpy()
     said = Predictions(shares.argmax(1), shares.argmax(1), shares.max(1))
     proof = Proof.sample([str(i) for i in range(8)], pictures, said)
     about = {"classes": CLASSES, "labels": CLASSES, "side": 256, "size": size, "mean": MEAN, "std": STD}

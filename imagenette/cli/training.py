@@ -119,7 +119,7 @@ def _say_end(job: Job, result: Result) -> None:
 def bench(rounds: int, steps: int, json_file: Path | None, **knobs: str | None) -> None:
     """Training images/s with the real data path and with one resident batch, in turns, and their ratio."""
     from imagenette.config import resolve
-    from imagenette.training.launch import prepare
+    from imagenette.training.readiness import prepare
 
     config = resolve(said(knobs))
     dataset = prepare(config, processes=1)
@@ -145,7 +145,7 @@ def data(source: str, size: int) -> None:
     SOURCE is digits, imagenette, imagenette-320px, imagenette-160px or a path to a folder or archive."""
     from imagenette.config import resolve
     from imagenette.data import open_dataset
-    from imagenette.training.launch import stored_side
+    from imagenette.training.readiness import stored_side
 
     dataset = open_dataset(source, side=stored_side(resolve({"data": source, "size": str(size)})))
     click.echo(f"{dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images")

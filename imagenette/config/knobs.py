@@ -123,8 +123,8 @@ class Config(BaseModel):
     """Share of training images that show another one in a box, whose class then takes the box's share of the
     target (Yun et al. 2019; the box's area is uniform before the border cuts it). For long runs."""
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of training images of which a box shows the data set's mean colour instead (random erasing, Zhong
-    et al. 2020; the box has 2 to 33 % of the area)."""
+    """Share of training images in which a box of 2 to 33 % of the area shows the image's mean colour (random
+    erasing, Zhong et al. 2020)."""
     flip: bool = True
     """Mirror half of the training images (never digits, unless asked)."""
 

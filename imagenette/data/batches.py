@@ -1,10 +1,10 @@
-"""Batches of uint8 pictures: rows of the epoch's plan, in order. Draws nothing itself, and does not know
-where pictures are made."""
+"""Batches of uint8 pictures: rows of the epoch's plan, in order. Draws no random number itself, and does not
+know where pictures are made."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from imagenette.data.dataset import Split
+from imagenette.data.augment import AUGMENTATIONS, augment
+from imagenette.data.dataset import Dataset, Split
 from imagenette.data.pictures import Made, Pictures, ThreadedPictures
-from imagenette.data.plan import Floats, Ints, epoch_plan
+from imagenette.data.plan import Ints, epoch_plan
 
 CPU = torch.device("cpu")
 
@@ -52,6 +53,7 @@ class TrainBatches:
         crop_scale: float,
         flip: bool,
         cutmix: float = 0.0,
+        augmentations: Mapping[str, float] = {},
         classes: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -59,11 +61,11 @@ class TrainBatches:
     ) -> None:
         """positions: of the split, those to train on; pictures: the split's. batch_size: global. sizes:
         training resolution of each epoch, px; the last one's also of those that come after. cutmix: share of
-        pictures with a patch; it needs the number of classes. ahead: batches made while one is in use; worth
-        it beside a GPU, on the CPU it would only disturb the step's own threads."""
+        pictures with a patch; it needs the number of classes. augmentations: name -> amount. ahead: batches
+        made while one is in use: a gain beside a GPU; on a CPU they would disturb the step's threads."""
         self._split, self._positions, self._pictures = split, positions, pictures
         self._seed, self._scale, self._flip, self._sizes = seed, crop_scale, flip, sizes
-        self._cutmix, self._classes = cutmix, classes
+        self._cutmix, self._augmentations, self._classes = cutmix, augmentations, classes
         self._rank, self._world_size, self._ahead = rank, world_size, ahead
         self._bounds = batch_bounds(len(positions), batch_size, drop_last=drop_last)
 
@@ -88,7 +90,11 @@ class TrainBatches:
             scale=self._scale,
             flip=self._flip,
             cutmix=self._cutmix,
+            draws={name: AUGMENTATIONS[name].draws for name in self._augmentations},
         )
+        device = self._pictures.device  # once an epoch: each copy to a GPU waits for it
+        patches = torch.from_numpy(plan.patches).to(device)
+        draws = {name: torch.from_numpy(drawn).to(device) for name, drawn in plan.draws.items()}
         size = self._sizes[min(epoch, len(self._sizes)) - 1]
         make = self._pictures.rows(plan.order, plan.boxes, plan.flips)
         under_way: deque[Callable[[], Batch]] = deque()
@@ -96,18 +102,28 @@ class TrainBatches:
             part = shard(last - first, self._rank, self._world_size)
             lead = min(part.start, 1) if self._cutmix else 0  # another rank's row may show in the first patch
             rows = slice(first + part.start - lead, first + part.stop)
-            made, patches = make(rows, size), plan.patches[rows]
-            under_way.append(partial(self._batch, made, patches, lead=lead, global_size=last - first))
+            own = {name: drawn[rows] for name, drawn in draws.items()}
+            batch = partial(self._batch, make(rows, size), patches[rows], own)
+            under_way.append(partial(batch, lead=lead, global_size=last - first))
             if len(under_way) > self._ahead:
                 yield under_way.popleft()()
-        for batch in under_way:
-            yield batch()
+        while under_way:
+            yield under_way.popleft()()
 
-    def _batch(self, made: Made, patches: Floats, *, lead: int, global_size: int) -> Batch:
+    def _batch(
+        self,
+        made: Made,
+        patches: torch.Tensor,
+        draws: Mapping[str, torch.Tensor],
+        *,
+        lead: int,
+        global_size: int,
+    ) -> Batch:
         """lead: rows at the start that are there for the next one's patch only."""
         images, labels = made()
+        images = augment(images, draws, self._augmentations)
         if self._cutmix:
-            images, labels = patched(images, labels, torch.from_numpy(patches), classes=self._classes)
+            images, labels = patched(images, labels, patches, classes=self._classes)
         return Batch(images[lead:], labels[lead:], global_size)
 
 
@@ -118,7 +134,7 @@ def patched(
     (EpochPlan has them; float64 [b, 4]; the first stays as it is), and float32 [b, classes]: each target, the
     classes by their share of the pixels."""
     size = images.shape[-1]
-    top, left, bottom, right = (patches.to(images.device) * size).round().T[:, :, None]
+    top, left, bottom, right = (patches * size).round().T[:, :, None]
     place = torch.arange(size, device=images.device)
     down, across = (top <= place) & (place < bottom), (left <= place) & (place < right)
     inside = down[:, :, None] & across[:, None, :]
@@ -175,3 +191,15 @@ class EvalBatches:
                 images, labels = self._make(rows, self._size)()
                 self._made.append((images.to(self._device), labels.to(self._device)))
             yield self._made[step]
+
+
+class Normalizer:
+    """uint8 [b, 3, h, w] to float32 of the data set's mean 0 and standard deviation 1, memory format kept."""
+
+    def __init__(self, dataset: Dataset, device: torch.device = CPU) -> None:
+        # Sent to the device here, once: each sending waits for it.
+        moments = (dataset.mean, dataset.std)
+        self._mean, self._std = (torch.tensor(m, device=device)[:, None, None] * 255 for m in moments)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return (images - self._mean) / self._std

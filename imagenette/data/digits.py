@@ -49,7 +49,7 @@ def open_digits(side: int = SIDE) -> Dataset:
         for split, rows in splits.items()
     )
     source = "sklearn.datasets.load_digits"
-    return Dataset("digits", source, digest, classes, classes, train_split, test_split, mirrorable=False)
+    return Dataset("digits", source, digest, classes, classes, train_split, test_split)
 
 
 def read_table() -> npt.NDArray[np.float64]:

@@ -17,7 +17,7 @@ from imagenette.data.prepare import Pixels, resize
 
 Flips = npt.NDArray[np.bool_]
 Made = Callable[[], tuple[Tensor, Tensor]]
-"""Waits, and gives uint8 [b, 3, size, size], channels last in memory, and int64 [b], the labels."""
+"""Waits, and returns uint8 [b, 3, size, size], channels last in memory, and int64 [b], the labels."""
 Start = Callable[[slice, int], Made]
 """Begins to make the pictures of some rows at a size, px."""
 
@@ -25,12 +25,17 @@ Start = Callable[[slice, int], Made]
 class Pictures(Protocol):
     """Crops, resizes (bilinear, antialiased) and mirrors the images of one split."""
 
+    device: torch.device
+    """Where the pictures are when they are made."""
+
     def rows(self, order: Ints, boxes: Ints, flips: Flips) -> Start:
         """order: positions in the split; boxes: top, left, height, width, px of the stored image."""
 
 
 class ThreadedPictures:
     """By torchvision's native uint8 kernel, image by image."""
+
+    device = torch.device("cpu")
 
     def __init__(self, split: Split, *, threads: int) -> None:
         self._images = torch.from_numpy(split.images)  # [n, side, side, 3], a memory map

@@ -1,11 +1,13 @@
-"""Which images an epoch shows, in which order, cropped and mirrored how: a pure function of (seed, epoch).
+"""Which images an epoch shows, in which order and how changed: a pure function of (seed, epoch).
 
-Ranks, threads, batch splits and resumed runs only index the table made here, so the global batch is the
-same whatever the number of processes, and `(epoch, step)` says all there is to know of a position.
+Ranks, threads, batch splits and resumed runs only index the table made here. So the global batch is the same
+whatever the number of processes, and `(epoch, step)` is all that a resumed run needs to know.
 """
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +35,8 @@ class EpochPlan:
     patches: Floats
     """[n, 4] top, left, bottom, right of the box that shows the row before, in shares of the side; all 0
     where there is none."""
+    draws: Mapping[str, Floats]
+    """Augmentation -> [n, draws] uniform in [0, 1)."""
 
 
 def epoch_plan(
@@ -45,19 +49,25 @@ def epoch_plan(
     scale: float,
     flip: bool,
     cutmix: float = 0.0,
+    draws: Mapping[str, int] = {},
 ) -> EpochPlan:
     """The plan of one epoch over `positions` of a split whose images are stored side x side px.
 
     sizes: [whole split, 2] original height and width, px; crops obey the original aspect ratio.
     epoch: 1-based. scale: smallest share of the area; 1 = the whole image. cutmix: share of rows
-    that get a patch.
+    that get a patch. draws: augmentation -> random numbers that it wants for each row; each has a
+    generator of its own, so that one more changes nothing else.
     """
     rng = np.random.default_rng([seed, epoch])
     order = positions[rng.permutation(len(positions))]
     boxes = crop_boxes(sizes[order], rng, scale=scale)
     flips = rng.random(len(order)) < 0.5
     patches = patch_boxes(len(order), rng, share=cutmix)
-    return EpochPlan(order, to_stored(boxes, sizes[order], side), flips & flip, patches)
+    drawn = {
+        name: np.random.default_rng([seed, epoch, zlib.crc32(name.encode())]).random((len(order), count))
+        for name, count in draws.items()
+    }
+    return EpochPlan(order, to_stored(boxes, sizes[order], side), flips & flip, patches, drawn)
 
 
 def patch_boxes(n: int, rng: np.random.Generator, *, share: float) -> Floats:

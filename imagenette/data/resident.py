@@ -23,7 +23,7 @@ class ResidentPictures:
 
     def __init__(self, split: Split, device: torch.device) -> None:
         n, side = split.images.shape[:2]
-        self._device = device
+        self.device = device
         self._images = torch.empty((n, 3, side, side), dtype=torch.uint8, device=device)
         self._labels = torch.from_numpy(split.labels).to(device)
         for first in range(0, n, CHUNK):
@@ -31,7 +31,7 @@ class ResidentPictures:
             self._images[first : first + CHUNK] = chunk.permute(0, 3, 1, 2)
 
     def rows(self, order: Ints, boxes: Ints, flips: Flips) -> Start:
-        places, windows, mirrored = (torch.from_numpy(c).to(self._device) for c in (order, boxes, flips))
+        places, windows, mirrored = (torch.from_numpy(c).to(self.device) for c in (order, boxes, flips))
 
         def start(rows: slice, size: int) -> Made:
             chosen = places[rows]
@@ -73,8 +73,8 @@ def filters(start: Tensor, length: Tensor, *, size: int, side: int) -> Tensor:
 
 
 def pictures(split: Split, device: torch.device, *, threads: int) -> Pictures:
-    """In the device's memory where there is one and the split fits; else on threads, and if it did not fit,
-    that is said."""
+    """In a GPU's memory if the split fits there; else on the CPU's threads, with a message where it did not
+    fit."""
     if device.type == "cpu":
         return ThreadedPictures(split, threads=threads)
     free, _ = torch.cuda.mem_get_info(device)

@@ -157,6 +157,4 @@ def _compare_with_imagenette(counts: Counts) -> str | None:
 
 def _dataset(name: str, source: str, stored: cache.Stored) -> Dataset:
     labels = tuple(IMAGENETTE[wnid][0] if wnid in IMAGENETTE else wnid for wnid in stored.classes)
-    return Dataset(
-        name, source, stored.digest, stored.classes, labels, stored.train, stored.test, mirrorable=True
-    )
+    return Dataset(name, source, stored.digest, stored.classes, labels, stored.train, stored.test)

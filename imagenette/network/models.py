@@ -1,5 +1,7 @@
-"""The networks, with random weights: torchvision's ResNets, and others by name. Knows nothing of data or
-training."""
+"""The networks, with random weights: torchvision's ResNets, xresnets, and timm's by name.
+
+Knows nothing of data or training.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet
+from torchvision.models import resnet as torchvision_resnet
 
-from imagenette.config import OWN
 from imagenette.errors import InputError
 from imagenette.network.norm import GroupedBatchNorm, SyncBatchNorm
 
 BUILDERS: dict[int, Callable[..., nn.Module]] = {
-    18: resnet.resnet18,
-    34: resnet.resnet34,
-    50: resnet.resnet50,
-    101: resnet.resnet101,
-    152: resnet.resnet152,
+    18: torchvision_resnet.resnet18,
+    34: torchvision_resnet.resnet34,
+    50: torchvision_resnet.resnet50,
+    101: torchvision_resnet.resnet101,
+    152: torchvision_resnet.resnet152,
 }
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -44,12 +45,8 @@ def build(
     norm = norm_layer(bn_group, sync_bn=sync_bn)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if architecture == "resnet":
-            net = BUILDERS[depth](
-                weights=None, num_classes=classes, zero_init_residual=zero_init, norm_layer=norm
-            )
-        elif architecture == "xresnet":
-            net = xresnet(depth, classes=classes, activation=activation, zero_init=zero_init, norm=norm)
+        if family := FAMILIES.get(architecture):
+            net = family(depth, classes=classes, activation=activation, zero_init=zero_init, norm=norm)
         else:
             net = from_timm(architecture, classes=classes, activation=activation)
     for module in net.modules():
@@ -58,10 +55,16 @@ def build(
     return net.to(memory_format=torch.channels_last)
 
 
+def resnet(depth: int, *, classes: int, activation: str, zero_init: bool, norm: type[nn.Module]) -> nn.Module:
+    """torchvision's, whose activation is relu."""
+    return BUILDERS[depth](weights=None, num_classes=classes, zero_init_residual=zero_init, norm_layer=norm)
+
+
 class SqueezeExcite(nn.Module):
-    """Each channel weighed by what all channels are on average (Hu et al. 2018), a sixteenth of them in
-    between. timm's does it by 1 x 1 convolutions, and torch's bfloat16 kernel for the CPU leaves their weight
-    gradients partly unwritten on 1 x 1 px; these are the same matrices as linear layers."""
+    """Each channel weighed by all channels' means (Hu et al. 2018), with a sixteenth as many in between.
+
+    Linear layers, where timm has 1 x 1 convolutions: torch's bfloat16 kernel for the CPU leaves the weight
+    gradients of those partly unwritten on maps of 1 x 1 px."""
 
     def __init__(self, channels: int, **place: Any) -> None:
         """place: device and dtype, as timm gives them."""
@@ -75,17 +78,19 @@ class SqueezeExcite(nn.Module):
 
 
 class Blur(nn.Module):
-    """Every second pixel of maps blurred by 1, 2, 1 both ways (Zhang 2019): timm's BlurPool2d, as two
-    means over 2 x 2 px, which in bfloat16 on a CPU take a quarter of its depthwise convolution's time."""
+    """Every second pixel of maps that were blurred by 1, 2, 1 both ways (Zhang 2019).
+
+    The same as timm's BlurPool2d, as two means over 2 x 2 px: in bfloat16 on a CPU they take a quarter of the
+    time of its depthwise convolution."""
 
     def __init__(self, channels: int, stride: int, **place: Any) -> None:
-        """All of it timm's to say; the means need none of it."""
+        """timm gives all of these; the means need none."""
         super().__init__()
         assert stride == 2
 
     def forward(self, x: Tensor) -> Tensor:
         kind = x.device.type
-        mixed = torch.is_autocast_enabled(kind)  # which would take means in float32 on a CPU
+        mixed = torch.is_autocast_enabled(kind)  # autocast would compute means in float32 on a CPU
         with torch.autocast(kind, enabled=False) if mixed else nullcontext():
             wide = F.pad(x, (1, 1, 1, 1), mode="reflect")
             return F.avg_pool2d(F.avg_pool2d(wide, 2, stride=1), 2)
@@ -118,24 +123,28 @@ def xresnet(
     return net
 
 
+FAMILIES: dict[str, Callable[..., nn.Module]] = {"resnet": resnet, "xresnet": xresnet}
+"""`config.OWN` -> (depth, *, classes, activation, zero_init, norm) to a network with random weights."""
+
+
 def check(architecture: str, *, sizes: Collection[int] = ()) -> None:
     """InputError for an architecture that there is not, or that does not take pictures of these sizes, px."""
-    if architecture in OWN:
+    if architecture in FAMILIES:
         return
-    import timm  # seconds
+    import timm  # here, not above: its import takes seconds
 
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = f" ({', '.join(near)}?)" if near else ""
         raise InputError(f"architecture={architecture}: must be resnet, xresnet or a network of timm's{hint}")
-    if not sizes:  # whoever builds it next needs no second one
+    if not sizes:
         return
     with torch.device("meta"), torch.inference_mode():  # shapes alone, nothing is computed
         net = timm.create_model(architecture, pretrained=False, num_classes=2)
         for size in sorted(set(sizes)):
             try:
                 fits = net(torch.empty(2, 3, size, size)).shape == (2, 2)
-            except Exception:  # whatever a network says of a shape that it was not made for
+            except Exception:  # networks raise all kinds of errors for a shape not made for them
                 fits = False
             if not fits:
                 raise InputError(f"architecture={architecture}: it takes no pictures of {size} x {size} px")
@@ -145,7 +154,7 @@ def needs_float32(architecture: str, device: torch.device) -> bool:
     """Whether training must keep to float32 there. timm's networks may hold convolutions on 1 x 1 px
     (squeeze-and-excitation), whose weight gradients torch's bfloat16 kernel for the CPU leaves partly
     unwritten."""
-    return device.type == "cpu" and architecture not in OWN
+    return device.type == "cpu" and architecture not in FAMILIES
 
 
 def from_timm(name: str, *, classes: int, activation: str) -> nn.Module:
@@ -163,13 +172,13 @@ def from_timm(name: str, *, classes: int, activation: str) -> nn.Module:
 
 
 def by_name(name: str, *, classes: int) -> nn.Module:
-    """A network to load weights into, of a name that `Config.network` gave. Raises InputError for another."""
+    """A network to load weights into, by a name that `Config.network` gives. InputError for another."""
     family, _, activation = name.partition("-")
     activation = activation or "relu"
     if family.startswith("timm/"):
         return build(18, classes=classes, seed=0, architecture=family[5:], activation=activation)
     for depth in BUILDERS:
-        for architecture in OWN:
+        for architecture in FAMILIES:
             if family == f"{architecture}{depth}":
                 return build(depth, classes=classes, seed=0, architecture=architecture, activation=activation)
     known = ", ".join(f"resnet{depth}" for depth in BUILDERS)

@@ -11,7 +11,7 @@ from imagenette.errors import InputError
 from imagenette.study.crew import Share
 from imagenette.study.definition import Definition
 from imagenette.study.queue import Row, StudyRecord
-from imagenette.training.launch import check_fit, process_count, stored_side
+from imagenette.training.readiness import check_fit, process_count, stored_side
 
 
 def check_data(definition: Definition, shares: Sequence[Share]) -> dict[str, str]:

@@ -43,7 +43,8 @@ from imagenette.tracking.client import resolve_uri
 from imagenette.tracking.outbox import count_lacking
 from imagenette.tracking.parent import StudyRun
 from imagenette.tracking.study_plan import OUTLINE
-from imagenette.training.launch import process_count, stop_requests
+from imagenette.training.launch import stop_requests
+from imagenette.training.readiness import process_count
 
 GLANCE = 0.5  # seconds between two looks at the rows; up to 2 where a look takes long
 

@@ -48,7 +48,7 @@ def unfinished(run: Run) -> str | None:
 
 
 def trained_run(client: MlflowClient, run: Run) -> Run | None:
-    """The run itself; for one that a study took from another (role `reused`) the run that was trained, through
+    """The run itself; for one that a study took from another (role `reused`) the run that was trained, after
     any number of such steps. None where that one is gone."""
     passed = {run.info.run_id}
     while run.data.tags.get("role") == "reused":

@@ -125,3 +125,8 @@ def join(device: str) -> Iterator[World]:
             yield World(rank, size, here, watch)
     finally:
         dist.destroy_process_group()
+
+
+def loader_threads(workers: int) -> int:
+    """Threads per process that prepare pictures; 0 = this process's share of the cores."""
+    return workers or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

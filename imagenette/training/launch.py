@@ -16,16 +16,17 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from imagenette.config import Config
 from imagenette.errors import InputError
 from imagenette.processes import cores, follow_parent
-from imagenette.training.job import Job, Result, check_batches, check_output, check_processes, claim_output
+from imagenette.results import Status
+from imagenette.tracking import environment
+from imagenette.training.job import Job, Result, check_output, claim_output
 from imagenette.training.pruning import pruner
+from imagenette.training.readiness import check_processes, prepare, process_count
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-    from imagenette.data import Dataset
     from imagenette.training.hosts import HostLost
 
 PARENT = "IMAGENETTE_PARENT"
@@ -42,11 +43,11 @@ def train(job: Job) -> Result:
         follow_parent(signal.SIGKILL)  # a launcher killed outright must leave no rank training
     elif parent := os.environ.get(PARENT):
         follow_parent(signal.SIGTERM, parent=int(parent))  # a study's worker killed outright: save and end
-    elif "MLFLOW_RUN_ID" in os.environ:
-        follow_parent(signal.SIGTERM)  # `mlflow run`, when stopped, leaves its child running
+    elif environment.has_outer_run():
+        follow_parent(signal.SIGTERM)  # `mlflow run` leaves its child running when it is stopped
     check_output(job)
     ended = Result.read(job.output)
-    if ended and ended.status in ("finished", "pruned"):
+    if ended and ended.status.complete:
         return ended
     dataset = prepare(job.config, processes, progress=not is_rank)
     if os.environ.get("RANK", "0") == "0":
@@ -62,40 +63,6 @@ def train(job: Job) -> Result:
     except HostLost as host:
         leave(host, lambda lost: mark_lost(job, lost))
         raise
-
-
-def prepare(config: Config, processes: int, *, progress: bool = True) -> Dataset:
-    """The data set, decoded and checked against the config. Done before any rank exists, so that bad input
-    ends in one line and not in one from each rank."""
-    from imagenette.data import open_dataset
-    from imagenette.network.models import check
-
-    check(config.architecture, sizes={config.start_size or config.size, config.size, config.eval_size})
-    dataset = open_dataset(config.data, side=stored_side(config), progress=progress)
-    check_fit(config, dataset, processes)
-    return dataset
-
-
-def check_fit(config: Config, dataset: Dataset, processes: int) -> None:
-    """InputError where the data set's size and the config's batches do not go together."""
-    from imagenette.data.plan import split_positions
-
-    training, _ = split_positions(dataset.train.labels, holdout=config.holdout, limit=config.limit)
-    check_batches(config, images=len(training), world_size=processes)
-
-
-def process_count(config: Config, *, gpus: int | None = None) -> int:
-    """nproc, with auto resolved: one for each GPU, or 1. gpus: how many there are to use; None = all
-    visible."""
-    if config.nproc != "auto":
-        return config.nproc
-    if config.device == "cpu":
-        return 1
-    if gpus is None:
-        import torch
-
-        gpus = torch.cuda.device_count()
-    return max(1, gpus)
 
 
 def run_elastic(job: Job, processes: int) -> Result:
@@ -126,7 +93,7 @@ def run_elastic(job: Job, processes: int) -> Result:
     except ChildFailedError as failed:
         failure = _reason(*failed.get_first_failure())
     result = Result.read(job.output)
-    if result is None or (result.status == "failed" and failure):
+    if result is None or (result.status is Status.FAILED and failure):
         return lost(job, failure)  # rank 0 is dead, or saw no more than that another rank went silent
     return result
 
@@ -143,7 +110,7 @@ def lost(job: Job, failure: str) -> Result:
 
     message = f"{failure}; the same command with output={job.output} goes on from the last checkpoint"
     unsynced = end_lost(job.output, message, offline=job.offline)
-    result = Result(status="failed", unsynced=unsynced, message=message)
+    result = Result(status=Status.FAILED, unsynced=unsynced, message=message)
     result.write(job.output)
     return result
 
@@ -159,13 +126,6 @@ def mark_lost(job: Job, host: HostLost) -> None:
                 ended = any(record.kind == "end" for record in outbox.records[-1:])
             if not ended:
                 lost(job, str(host).partition(": ")[0])
-
-
-def stored_side(config: Config) -> int:
-    """Side, px, at which pictures are decoded once: enough for a crop of a third of the area, in few sizes,
-    so that runs of many resolutions share one cache."""
-    largest = max(config.size, config.eval_size)
-    return 256 if largest <= 160 else 2 * largest
 
 
 @contextlib.contextmanager

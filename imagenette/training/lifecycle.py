@@ -14,14 +14,15 @@ from imagenette.data.batches import EvalBatches
 from imagenette.errors import InputError, RunError
 from imagenette.network.self_test import Proof
 from imagenette.records import Epoch, Predictions
-from imagenette.results import describe, summary_metrics
+from imagenette.results import Status, describe, summary_metrics
 from imagenette.tracking import DatasetInfo, RunHeader, Tracker, begin_tracker
 from imagenette.tracking.opening import OpeningTracker
 from imagenette.tracking.provenance import reproduce_command
 from imagenette.training.checkpoint import Checkpoints
-from imagenette.training.job import Job, Result, loader_threads
+from imagenette.training.distributed import loader_threads
+from imagenette.training.job import Job, Result
 from imagenette.training.loop import Diverged
-from imagenette.training.step import MEAN, STD, Task, TrainState
+from imagenette.training.step import Task, TrainState
 
 
 def introduce(
@@ -88,7 +89,7 @@ def _told(job: Job) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        Result(status="untracked", message=str(error)).write(job.output)
+        Result(status=Status.UNTRACKED, message=str(error)).write(job.output)
         raise
 
 
@@ -135,8 +136,8 @@ def finish(
             labels=dataset.labels,
             side=dataset.side,
             size=config.eval_size,
-            mean=MEAN,
-            std=STD,
+            mean=dataset.mean,
+            std=dataset.std,
             architecture=config.network,
             proof=Proof.sample(dataset.test.names, pictures, said),
             metadata={"epoch": str(epoch), "data_digest": dataset.digest, "depth": str(config.depth)},
@@ -148,20 +149,20 @@ def finish(
     description = describe(
         config, metrics, test_images=test.images, seconds=seconds, reproduce=reproduce(job)
     )
-    return _end(job, tracker, "finished", metrics=metrics, description=description)
+    return _end(job, tracker, Status.FINISHED, metrics=metrics, description=description)
 
 
 def preempt(job: Job, state: TrainState, tracker: Tracker) -> Result:
     """Stopped on request; the state is saved."""
     at = f"stopped at epoch {state.epoch}, step {state.step}"
     message = f"{at}; the same command with output={job.output} goes on"
-    return _end(job, tracker, "preempted", message=message)
+    return _end(job, tracker, Status.PREEMPTED, message=message)
 
 
 def prune(job: Job, state: TrainState, tracker: Tracker) -> Result:
     """Not worth going on with: the study's pruner said so after a whole epoch."""
     message = f"pruned after epoch {state.history[-1].index} of {job.config.epochs}"
-    return _end(job, tracker, "pruned", message=message)
+    return _end(job, tracker, Status.PRUNED, message=message)
 
 
 def fail(job: Job, tracker: Tracker, error: BaseException) -> None:
@@ -169,7 +170,7 @@ def fail(job: Job, tracker: Tracker, error: BaseException) -> None:
     error itself goes on to whoever reports it."""
     if Result.read(job.output) or tracker.lost:
         return
-    status = "diverged" if isinstance(error, Diverged) else "failed"
+    status = Status.DIVERGED if isinstance(error, Diverged) else Status.FAILED
     message = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
     try:
         _end(
@@ -188,7 +189,7 @@ def reproduce(job: Job) -> str:
 def _end(
     job: Job,
     tracker: Tracker,
-    status: str,
+    status: Status,
     *,
     metrics: dict[str, float] | None = None,
     message: str = "",

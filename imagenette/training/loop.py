@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagenette.data.batches import Batch, EvalBatches
+from imagenette.data.batches import Batch, EvalBatches, Normalizer
 from imagenette.errors import RunError
 from imagenette.records import Epoch, Predictions
 from imagenette.training import optim
 from imagenette.training.distributed import World
 from imagenette.training.gpu import Reading
-from imagenette.training.step import Task, TrainState, normalize, stepper
+from imagenette.training.step import Task, TrainState, stepper
 
 GLANCE = 1.0  # seconds between two looks at the loss: a look costs the device a copy
 
@@ -45,19 +46,20 @@ def fit(
     stop: asked at each step; Stopped is raised once any rank's says yes. on_step: called after each step
     with (step, images of the global batch, the epoch's mean loss as of the last glance).
     """
-    step = stepper(state, task, world)
-    while state.epoch <= task.epochs:
+    config, step = task.config, stepper(state, task, world)
+    while state.epoch <= config.epochs:
         train_epoch(step, state, task, world, stop=stop, on_step=on_step)
         started = time.perf_counter()
         loss, accuracy, images, seconds = _close_epoch(state, world)
         evaluated: dict[str, float | None] = {}
         predictions = None
-        if state.epoch % task.test_every == 0 or state.epoch == task.epochs:
+        if state.epoch % config.test_every == 0 or state.epoch == config.epochs:
             world.share_buffers(state.judged)
+            judge = partial(evaluate, state.judged, world=world, normalize=task.normalize, stop=stop)
             if task.holdout:
-                evaluated["holdout_loss"], said = evaluate(state.judged, task.holdout, world, stop=stop)
-                evaluated["holdout_accuracy"] = said.accuracy
-            evaluated["test_loss"], predictions = evaluate(state.judged, task.test, world, stop=stop)
+                evaluated["holdout_loss"], held = judge(task.holdout)
+                evaluated["holdout_accuracy"] = held.accuracy
+            evaluated["test_loss"], predictions = judge(task.test)
             evaluated["test_accuracy"] = predictions.accuracy
         epoch = Epoch(
             index=state.epoch,
@@ -88,7 +90,7 @@ def train_epoch(
     """The rest of the epoch under way; state.step counts along. Nothing in here waits for the device, but
     pictures made on the CPU, and the epoch's end."""
     state.net.train()
-    total = task.epochs * task.train.steps
+    config, total = task.config, task.config.epochs * task.train.steps
     began = glanced = time.perf_counter()
     before = state.meters.seconds
     loss, bad, reading, seen = None, False, Reading(world.device), 0
@@ -99,7 +101,7 @@ def train_epoch(
         if stopping:
             raise Stopped
         done = (state.epoch - 1) * task.train.steps + state.step
-        lr = task.lr * optim.rate(done, total, schedule=task.schedule, warmup=task.warmup)
+        lr = config.lr * optim.rate(done, total, schedule=config.schedule, warmup=config.warmup)
         optim.set_rate(state.optimizer, lr)
         step(batch)
         now = time.perf_counter()
@@ -117,14 +119,19 @@ def train_epoch(
 
 @torch.inference_mode()
 def evaluate(
-    net: nn.Module, batches: EvalBatches, world: World, *, stop: Callable[[], bool]
+    net: nn.Module,
+    batches: EvalBatches,
+    *,
+    world: World,
+    normalize: Normalizer,
+    stop: Callable[[], bool],
 ) -> tuple[float, Predictions]:
     """(mean loss, predictions) over the whole split, exact: shards are unpadded and summed. The loss is plain
-    cross entropy, whatever the label smoothing. In float32 whatever the precision of training: what is
-    measured is what is saved, and a served model gives the same answers."""
+    cross entropy, without label smoothing, and everything is float32 whatever the precision of training: so
+    what is measured is what is saved, and a served model gives the same answers."""
     net.eval()
     loss = torch.zeros((), dtype=torch.float64, device=world.device)
-    said: list[tuple[Tensor, Tensor, Tensor]] = []
+    answers: list[tuple[Tensor, Tensor, Tensor]] = []
     for images, labels in batches:
         if any(world.any(stop())):
             raise Stopped
@@ -134,8 +141,8 @@ def evaluate(
         here = labels.to(world.device, non_blocking=True)
         loss += F.cross_entropy(logits, here, reduction="sum")
         share, predicted = logits.softmax(1).max(1)
-        said.append((here, predicted, share))
-    columns = [torch.cat(column).cpu().numpy() for column in zip(*said, strict=True)] if said else None
+        answers.append((here, predicted, share))
+    columns = [torch.cat(column).cpu().numpy() for column in zip(*answers, strict=True)] if answers else None
     parts = [part for part in world.gather(columns) if part is not None]
     label, predicted, share = (np.concatenate(column) for column in zip(*parts, strict=True))
     assert len(label) == batches.images

@@ -33,8 +33,8 @@ class Progress:
     def of(cls, state: TrainState, task: Task, *, shown: bool) -> Progress:
         per_epoch = task.train.images
         return cls(
-            images=per_epoch * task.epochs,
-            epochs=task.epochs,
+            images=per_epoch * task.config.epochs,
+            epochs=task.config.epochs,
             epoch=state.epoch,
             done=(state.epoch - 1) * per_epoch + state.step * per_epoch // task.train.steps,
             shown=shown,

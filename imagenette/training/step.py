@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import compress
@@ -14,13 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from imagenette.data.batches import Batch, EvalBatches, TrainBatches
+from imagenette.config import Config
+from imagenette.data.batches import Batch, EvalBatches, Normalizer, TrainBatches
 from imagenette.records import Epoch
 from imagenette.training.distributed import World
 from imagenette.training.gpu import Recorded
 
-MEAN = (0.4625, 0.4580, 0.4295)  # of Imagenette's training pixels in [0, 1], RGB; the reference's figures
-STD = (0.2452, 0.2390, 0.2469)
 BUFFERS = "broadcast_buffers" if torch.__version__ < "2.12" else "forward_sync_buffers"  # DDP's name for it
 
 
@@ -84,20 +82,15 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Task:
-    """What the loop works on and how; values only."""
+    """What the loop works on, and how."""
 
+    config: Config
     train: TrainBatches
     holdout: EvalBatches | None
     test: EvalBatches
-    epochs: int
-    lr: float
-    schedule: str
-    warmup: float
-    label_smoothing: float
-    grad_clip: float
-    ema: float
-    test_every: int
+    normalize: Normalizer
     bfloat16: bool
+    """Whether convolutions are computed in it: what the config asks for, where the network bears it."""
 
 
 def new_state(
@@ -134,7 +127,7 @@ def stepper(state: TrainState, task: Task, world: World) -> Callable[[Batch], No
             learn(model, state, images, labels, batch.global_size, task, world)
         if state.average is not None:
             done = (state.epoch - 1) * task.train.steps + state.step
-            follow(state.average, state.net, decay=min(task.ema, (1 + done) / (10 + done)))
+            follow(state.average, state.net, decay=min(task.config.ema, (1 + done) / (10 + done)))
         state.meters.images += len(labels)
         state.step += 1
 
@@ -152,13 +145,14 @@ def learn(
 ) -> None:
     """The device's part of a step, on the global batch's mean loss. labels: int64 [b], or the classes' shares
     of each target, float32 [b, classes]."""
+    config = task.config
     with torch.autocast(world.device.type, torch.bfloat16, enabled=task.bfloat16):
-        logits = model(normalize(images))
-    losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=task.label_smoothing)
+        logits = model(task.normalize(images))
+    losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=config.label_smoothing)
     # DDP averages gradients over ranks; shares of a batch may differ by an image, the mean must not care.
     (losses.sum() * (world.size / global_size)).backward()
-    if task.grad_clip:
-        nn.utils.clip_grad_norm_(state.net.parameters(), task.grad_clip)
+    if config.grad_clip:
+        nn.utils.clip_grad_norm_(state.net.parameters(), config.grad_clip)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.meters.add(losses, logits, labels)
@@ -174,16 +168,3 @@ def follow(average: nn.Module, net: nn.Module, *, decay: float) -> None:
         mine.copy_(its)
     moving = [not count for count in counts]
     torch._foreach_lerp_(list(compress(averaged, moving)), list(compress(current, moving)), 1 - decay)
-
-
-def normalize(images: Tensor) -> Tensor:
-    """uint8 [b, 3, h, w] in [0, 255] to float32 of mean 0 and standard deviation 1, memory format kept."""
-    mean, std = _moments(images.device)
-    return (images - mean) / std
-
-
-@functools.cache
-def _moments(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Sent to the device once: sending waits for it."""
-    mean, std = (torch.tensor(m, device=device)[:, None, None] * 255 for m in (MEAN, STD))
-    return mean, std

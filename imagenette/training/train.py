@@ -1,7 +1,8 @@
-"""One tracked training run, told from top to bottom. Every part is a module of its own; here they meet.
+"""One tracked training run, from top to bottom. Every part is a module of its own; here they meet.
 
-config -> data -> batches; config -> network, optimizer -> state (restored when resuming);
-for each epoch: checkpoint first, then the tracker; then figures, tables, models -> Result.
+config -> data -> batches; config -> network, optimizer -> state (restored where a run goes on)
+for each epoch: train, evaluate; checkpoint first, then the tracker
+-> models, figures, tables -> Result
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 from imagenette.config import Config
 from imagenette.data import Dataset
-from imagenette.data.batches import EvalBatches, TrainBatches
+from imagenette.data.augment import amounts
+from imagenette.data.batches import EvalBatches, Normalizer, TrainBatches
 from imagenette.data.plan import epoch_sizes, split_positions
 from imagenette.data.resident import pictures
 from imagenette.network import models
@@ -20,8 +22,8 @@ from imagenette.records import Epoch
 from imagenette.tracking import Tracker, null_tracker
 from imagenette.training import lifecycle, optim
 from imagenette.training.checkpoint import Checkpoints
-from imagenette.training.distributed import World, join
-from imagenette.training.job import Job, Result, loader_threads
+from imagenette.training.distributed import World, join, loader_threads
+from imagenette.training.job import Job, Result
 from imagenette.training.loop import Stopped, evaluate, fit
 from imagenette.training.progress import Progress
 from imagenette.training.step import Task, TrainState, new_state
@@ -34,11 +36,11 @@ Prune = Callable[[Sequence[Epoch]], bool]
 def run(
     job: Job, dataset: Dataset, *, stop: Stop = lambda: False, prune: Prune = lambda history: False
 ) -> Result:
-    """Train job.config on dataset, on every rank of the world that this process finds itself in.
+    """Train job.config on dataset, on every rank of the world that this process is part of.
 
-    stop: asked at every step; once any rank's says yes, all save and end as `preempted`.
-    prune: asked on rank 0 after every epoch but the last; once it says yes, all end as `pruned`.
-    Raises RunError where the run cannot go on; it is marked so.
+    stop: called at every step; once it is true on any rank, all save and end as `preempted`.
+    prune: called on rank 0 after every epoch but the last; once it is true, all end as `pruned`.
+    Raises RunError where the run cannot go on; the run is then marked with the reason.
     """
     with join(job.config.device) as world:
         task = make_task(job.config, dataset, world)
@@ -76,7 +78,7 @@ def train(
     stop: Stop,
     prune: Prune,
 ) -> Result | None:
-    """From wherever the state stands to the run's end, or to a stop. The result is rank 0's."""
+    """From where the state stands to the run's end, or to a stop. Only rank 0 gets a result."""
     system = SystemReader(world.device)
 
     def ending() -> bool:
@@ -91,13 +93,13 @@ def train(
         with Progress.of(state, task, shown=world.first) as progress:
             for epoch, last in fit(state, task, world, stop=ending, on_step=stepped, read_system=system):
                 store.save_epoch(state, last, by_holdout=task.holdout is not None)
-                world.first_does(partial(tracker.log, epoch))  # may raise, on one rank alone
+                world.first_does(partial(tracker.log, epoch))  # raises on all ranks what it raises on rank 0
                 progress.epoch(epoch)
-                asked = world.first and epoch.index < task.epochs
-                if any(world.any(asked and prune(state.history))):
+                open_end = world.first and epoch.index < job.config.epochs
+                if any(world.any(open_end and prune(state.history))):
                     return world.first_does(lambda: lifecycle.prune(job, state, tracker))
         if last is None:  # resumed after the last epoch
-            last = evaluate(state.judged, task.test, world, stop=stop)[1]
+            _, last = evaluate(state.judged, task.test, world=world, normalize=task.normalize, stop=stop)
         return world.first_does(lambda: lifecycle.finish(job, dataset, task, state, store, last, tracker))
     except Stopped:
         store.save(state)
@@ -107,12 +109,13 @@ def train(
 def make_task(config: Config, dataset: Dataset, world: World) -> Task:
     """The data as batches for this rank, and how the loop goes over them."""
     training, held = split_positions(dataset.train.labels, holdout=config.holdout, limit=config.limit)
-    ranks = {"rank": world.rank, "world_size": world.size}
+    everything, _ = split_positions(dataset.test.labels, holdout=0, limit=0)
+    ranks: dict[str, Any] = {"rank": world.rank, "world_size": world.size}
     threads = loader_threads(config.workers)
-    size = config.eval_size
     evaluation: dict[str, Any] = {
-        "size": size,
-        "batch_size": eval_batch(size, world),
+        "size": config.eval_size,
+        "batch_size": eval_batch(config.eval_size, world),
+        "threads": threads,
         "device": world.device,
         **ranks,
     }
@@ -127,31 +130,25 @@ def make_task(config: Config, dataset: Dataset, world: World) -> Task:
         crop_scale=config.crop_scale,
         flip=config.flip,
         cutmix=config.cutmix,
+        augmentations=amounts(config),
         classes=len(dataset.classes),
         ahead=2 if world.device.type == "cuda" else 0,
         **ranks,
     )
-    everything = split_positions(dataset.test.labels, holdout=0, limit=0)[0]
+    needs_float32 = models.needs_float32(config.architecture, world.device)
     return Task(
+        config=config,
         train=train,
-        holdout=EvalBatches(dataset.train, held, threads=threads, **evaluation) if len(held) else None,
-        test=EvalBatches(dataset.test, everything, threads=threads, **evaluation),
-        epochs=config.epochs,
-        lr=config.lr,
-        schedule=config.schedule,
-        warmup=config.warmup,
-        label_smoothing=config.label_smoothing,
-        grad_clip=config.grad_clip,
-        ema=config.ema,
-        test_every=config.test_every,
-        bfloat16=config.precision == "bfloat16"
-        and not models.needs_float32(config.architecture, world.device),
+        holdout=EvalBatches(dataset.train, held, **evaluation) if len(held) else None,
+        test=EvalBatches(dataset.test, everything, **evaluation),
+        normalize=Normalizer(dataset, world.device),
+        bfloat16=config.precision == "bfloat16" and not needs_float32,
     )
 
 
 def eval_batch(size: int, world: World) -> int:
-    """Images at once in evaluation, per rank; it changes nothing but speed. A GPU gets enough pixels (512
-    images of 128 px) that it computes longer than launching takes."""
+    """Images at once in evaluation, per rank; it changes nothing but speed. A GPU gets as many pixels as 512
+    images of 128 px have: then computing takes longer than launching."""
     return max(32, 512 * 128**2 // size**2) if world.device.type == "cuda" else 128
 
 

@@ -15,7 +15,6 @@ def test_digits_are_scikit_learns_and_split_for_good() -> None:
     assert (len(data.train), len(data.test)) == (1438, 359)
     assert data.digest == "1a7f4ff4025940a036014fd7412eebb71e2eebb84a5b7d01c839c37779433fc7"
     assert data.classes == data.labels == tuple("0123456789")
-    assert not data.mirrorable
     assert data.side == 8
     for split in (data.train, data.test):
         assert split.images.dtype == np.uint8

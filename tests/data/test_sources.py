@@ -57,7 +57,6 @@ def test_users_own_set_has_folder_names_for_labels(tmp_path: Path, files: Files)
     data = open_dataset(str(pack(files, tmp_path / "pets.v2.tar")))
     assert (data.name, data.source) == ("pets", str(tmp_path / "pets.v2.tar"))
     assert data.classes == data.labels == ("cat", "dog")
-    assert data.mirrorable
     assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.test.names == ("val/cat/0.JPEG", "val/cat/1.JPEG", "val/dog/0.JPEG", "val/dog/1.JPEG")
 

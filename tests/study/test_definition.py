@@ -18,7 +18,7 @@ from imagenette.config import resolve
 from imagenette.errors import InputError
 from imagenette.study.definition import OBJECTIVES, Choices, Range, Search, load, shipped
 from imagenette.tracking.study_plan import Outline
-from imagenette.training.job import check_batches
+from imagenette.training.readiness import check_batches
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (

@@ -4,7 +4,8 @@ import pytest
 
 from imagenette.config import resolve
 from imagenette.errors import InputError
-from imagenette.training.job import Job, Result, check_batches, check_output, check_processes, claim_output
+from imagenette.training.job import Job, Result, check_output, claim_output
+from imagenette.training.readiness import check_batches, check_processes
 
 
 def job(output, **knobs):

@@ -9,13 +9,14 @@ import torch.nn.functional as F
 
 from imagenette.config import resolve
 from imagenette.data import open_dataset
+from imagenette.data.batches import Normalizer
 from imagenette.network.self_test import TOLERANCE
 from imagenette.training import optim, train
 from imagenette.training.checkpoint import pack, unpack
 from imagenette.training.distributed import World
 from imagenette.training.gpu import Reading
 from imagenette.training.loop import Diverged, Stopped, evaluate, fit
-from imagenette.training.step import follow, normalize, stepper
+from imagenette.training.step import follow, stepper
 
 CPU = World(0, 1, torch.device("cpu"))
 TINY = {"data": "digits", "limit": 96, "batch_size": 32, "epochs": 2, "precision": "float32", "lr": 0.01}
@@ -78,9 +79,9 @@ def test_a_state_saved_anywhere_goes_on_in_a_fresh_one_with_nothing_changed(digi
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_evaluation_is_the_plain_mean_over_every_image_in_float32(digits, precision):
     task, state = make(digits, label_smoothing=0.2, precision=precision)
-    loss, said = evaluate(state.net, task.test, CPU, stop=lambda: False)
+    loss, said = evaluate(state.net, task.test, world=CPU, normalize=task.normalize, stop=lambda: False)
     with torch.inference_mode():
-        logits = torch.cat([state.net.eval()(normalize(images)) for images, _ in task.test])
+        logits = torch.cat([state.net.eval()(task.normalize(images)) for images, _ in task.test])
     labels = torch.from_numpy(digits.test.labels)
     assert loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
     assert said.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
@@ -231,7 +232,9 @@ def test_what_was_said_on_a_gpu_is_what_the_saved_model_says_on_a_cpu(digits):
     """The same pictures to the level, float32 and no TF32: shares agree to what the registry asks for."""
     task, state, world = on_gpu(digits, epochs=1, precision="bfloat16")
     list(fit(state, task, world))
-    _, on_device = evaluate(state.net, task.test, world, stop=lambda: False)
+    _, on_device = evaluate(state.net, task.test, world=world, normalize=task.normalize, stop=lambda: False)
     task, _ = make(digits, limit=0, batch_size=64)
-    _, on_cpu = evaluate(state.net.cpu(), task.test, CPU, stop=lambda: False)
+    _, on_cpu = evaluate(
+        state.net.cpu(), task.test, world=CPU, normalize=Normalizer(digits), stop=lambda: False
+    )
     assert np.abs(on_device.share - on_cpu.share).max() < TOLERANCE

@@ -1,0 +1,90 @@
+"""Whether a config can be trained here: one answer for `train`, `study` and `bench`, before anything is made.
+
+Each refusal is an InputError of one line. Imports torch only where a check needs it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imagenette.config import Config
+from imagenette.errors import InputError
+
+if TYPE_CHECKING:
+    from imagenette.data import Dataset
+
+
+def prepare(config: Config, processes: int, *, progress: bool = True) -> Dataset:
+    """The data set, decoded, once everything about the config and it is found to fit."""
+    from imagenette.data import open_dataset
+
+    check_config(config)
+    dataset = open_dataset(config.data, side=stored_side(config), progress=progress)
+    check_fit(config, dataset, processes)
+    return dataset
+
+
+def check_config(config: Config) -> None:
+    """Refuse what needs no data to be refused: an architecture that there is not, or for other pictures."""
+    if not config.has_depth:
+        from imagenette.network.models import check
+
+        check(config.architecture, sizes={config.start_size or config.size, config.size, config.eval_size})
+
+
+def check_fit(config: Config, dataset: Dataset, processes: int) -> None:
+    """What the data set decides: whether it gives the config's batches enough images."""
+    from imagenette.data.plan import split_positions
+
+    training, _ = split_positions(dataset.train.labels, holdout=config.holdout, limit=config.limit)
+    check_batches(config, images=len(training), world_size=processes)
+
+
+def check_processes(config: Config, world_size: int) -> None:
+    """InputError where the global batch does not divide over the processes."""
+    if config.batch_size % world_size:
+        raise InputError(
+            f"batch_size={config.batch_size} does not divide over {world_size} processes: "
+            f"batch_size must be a multiple of {world_size}"
+        )
+
+
+def check_batches(config: Config, *, images: int, world_size: int) -> None:
+    """InputError where some step would leave a process without enough images for batch norm."""
+    check_processes(config, world_size)
+    partial = images % config.batch_size
+    last = partial if partial and not (config.drop_last and images > config.batch_size) else config.batch_size
+    fewest = min(last, config.batch_size) // world_size
+    size = min(config.start_size or config.size, config.size)
+    pixels = (-(-size // 32)) ** 2  # a ResNet halves its input five times
+    if fewest == 0:
+        raise InputError(
+            f"batch_size={config.batch_size}: the last batch of {images} images has {last}, fewer than the "
+            f"{world_size} processes: choose another batch_size or drop_last=true"
+        )
+    if fewest * pixels < 2:
+        raise InputError(
+            f"batch_size={config.batch_size}: a batch of 1 image at size={size} has no variance to "
+            f"normalize by: choose another batch_size, a larger size or drop_last=true"
+        )
+
+
+def process_count(config: Config, *, gpus: int | None = None) -> int:
+    """nproc, with auto resolved: one process for each GPU, or 1. gpus: how many may be used; None = all that
+    are visible."""
+    if config.nproc != "auto":
+        return config.nproc
+    if config.device == "cpu":
+        return 1
+    if gpus is None:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    return max(1, gpus)
+
+
+def stored_side(config: Config) -> int:
+    """Side, px, at which pictures are decoded once: enough for a crop of a third of the area, in few sizes,
+    so that runs of many resolutions share one cache."""
+    largest = max(config.size, config.eval_size)
+    return 256 if largest <= 160 else 2 * largest
