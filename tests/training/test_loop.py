@@ -181,7 +181,7 @@ def test_recorded_steps_compute_what_plain_ones_do(digits, optimizer, monkeypatc
     runs = []
     for recorded in (True, False):
         if not recorded:
-            monkeypatch.setattr("imagenette.training.loop.Recorded", lambda learn: learn)
+            monkeypatch.setattr("imagenette.training.step.Recorded", lambda learn: learn)
         task, state, world = on_gpu(
             digits, optimizer=optimizer, epochs=5, start_size=32, size=48, ema=0.9, lr=1e-3, momentum=0.5
         )
