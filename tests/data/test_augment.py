@@ -23,9 +23,7 @@ def test_an_augmentation_is_a_knob_that_is_off_unless_asked_for(name):
 def test_asking_for_one_moves_no_other_random_draw(name):
     sizes = np.full((50, 2), 32)
     plain, augmented = (
-        epoch_plan(
-            np.arange(50), sizes, side=32, seed=3, epoch=2, scale=0.3, flip=True, cutmix=0.5, draws=draws
-        )
+        epoch_plan(np.arange(50), sizes, side=32, seed=3, epoch=2, scale=0.3, flip=True, cutmix=0.5, draws=d)
         for d in ({}, {name: AUGMENTATIONS[name].draws})
     )
     for field in ("order", "boxes", "flips", "patches"):
