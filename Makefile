@@ -5,9 +5,13 @@ BIN := $(VENV)/bin
 # uv installs the lock in seconds and shares files between environments; it is itself installed by pip.
 UV := $(BIN)/uv
 
-.PHONY: demo study-demo test test-slow test-stack check install lock clean
+.DEFAULT_GOAL := help
+.PHONY: help install demo study-demo test test-slow test-stack check lock clean
 
-install: $(VENV)/installed
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed  ## .venv with everything, pinned and checked
 
 $(VENV)/installed: requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,23 +20,23 @@ $(VENV)/installed: requirements-dev.lock pyproject.toml
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
 	touch $@
 
-demo: install  ## one tracked run on the handwritten digits, through MLflow
+demo: install  ## train on handwritten digits, tracked in MLflow: two minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . --env-manager local --experiment-name imagenette \
 		-P data=digits -P epochs=6
 	@echo "Compare runs with:  $(BIN)/mlflow ui"
 
-study-demo: install  ## the weight-decay grid in its tiny form, two workers; then its table
+study-demo: install  ## a tiny grid over weight decay by two workers: four minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . --env-manager local --experiment-name imagenette \
 		-e study -P name=weight-decay -P workers=2 -P smoke=true
 	@echo "Look at it with:  $(BIN)/mlflow ui  and  $(BIN)/optuna-dashboard sqlite:///optuna.db"
 
-test: install  ## every test but the proofs of minutes, ten minutes on 2 cores
+test: install  ## the tests: eight minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: install  ## proofs of minutes: the whole tour, also on imagenette server, hosts cut apart, a requeued job, two processes and a server killed again and again, trials exactly once, 200 races of promoters and one killed at every step, false claims, 5,000 fuzzed requests
+test-slow: install  ## proofs that take minutes each: tours, lost hosts, kills, races, false claims, fuzzing, upgrades
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow --timeout 1800
 
-test-stack: install  ## the containers, on a Docker engine: twenty minutes with the building of the images
+test-stack: install  ## the containers, on a Docker engine: twenty minutes with building the images
 	docker/check
 
 check: install  ## format, lint, types, import rules
@@ -42,15 +46,15 @@ check: install  ## format, lint, types, import rules
 	$(BIN)/lint-imports
 
 lock: install  ## pin everything anew, with hashes and without addresses
-	$(UV) pip compile pyproject.toml -o requirements.lock --universal --python-version 3.11 \
+	$(UV) pip compile pyproject.toml --extra train --extra report --extra serve -o requirements.lock --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --quiet
-	$(UV) pip compile pyproject.toml --extra dev --extra server -c requirements.lock -o requirements-dev.lock --universal \
+	$(UV) pip compile pyproject.toml --extra dev --extra all -c requirements.lock -o requirements-dev.lock --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 	# boto3 wants an older python-dateutil than the rest; everything else as above
 	grep -oE '^[a-z0-9._-]+==[^ \\]+( ;[^\\]*)?' requirements.lock | grep -v '^python-dateutil==' >$(VENV)/constraints.txt
 	rm -f docker/tracking.lock
-	$(UV) pip compile docker/tracking.in -c $(VENV)/constraints.txt -o docker/tracking.lock --universal \
+	$(UV) pip compile docker/tracking.in pyproject.toml --extra report --extra dashboard -c $(VENV)/constraints.txt -o docker/tracking.lock --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 
-clean:
+clean:  ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from imagenette.cli.options import Flag, FlagCommand
+from imagenette.cli.options import Verb, flag
 from imagenette.errors import EXIT_USAGE
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ _NAME = click.option(
 )
 
 
-@click.command(cls=FlagCommand, short_help="Register the best run; it is champion if the gate lets it.")
+@click.command(cls=Verb, short_help="Register the best run; it is champion if the gate lets it.")
 @click.option("--study", metavar="NAME", help="Only runs of this study.")
 @click.option("--run", "run_id", metavar="RUN_ID", help="This run.")
 @click.option(
@@ -42,17 +41,8 @@ _NAME = click.option(
     help="Selection metric. The second chooses on the test set, which flatters. "
     "[default: selected/holdout_accuracy]",
 )
-@click.option(
-    "--other-data",
-    cls=Flag,
-    type=bool,
-    default=False,
-    metavar="",
-    help="Allow a run on other data than the champion's.",
-)
-@click.option(
-    "--dry-run", cls=Flag, type=bool, default=False, metavar="", help="Only say what would be done."
-)
+@flag("--other-data", help="Allow a run on other data than the champion's.")
+@flag("--dry-run", help="Only print what would be done.")
 @_NAME
 def promote(
     study: str | None,
@@ -65,18 +55,19 @@ def promote(
 ) -> None:
     """Prove the best finished run's model and register it; the alias champion moves if the gate allows.
 
-    Without --study or --run: the best run of the experiment on the champion's data. The model is fetched,
-    loaded, and must give the answers that training gave.
+    Without --study or --run it is the best run of the experiment on the champion's data. The model is
+    fetched and loaded, and must give the answers that training gave.
 
     Exit codes: 0 registered, or already there; 1 the gate says no; 2 the run cannot be promoted.
     """
     from imagenette.registry import promote as promote_run
+    from imagenette.tracking import environment
 
     if study and run_id:
         raise click.UsageError("--study and --run exclude each other")
     promotion = promote_run(
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
-        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or "imagenette",
+        tracking_uri=environment.tracking_uri(),
+        experiment=environment.experiment_name(),
         name=name,
         run_id=run_id,
         study=study,
@@ -89,26 +80,28 @@ def promote(
     click.echo(promotion.message)
 
 
-@click.command(short_help="Withdraw the champion; the one before it takes its place.")
+@click.command(cls=Verb, short_help="Withdraw the champion; the one before it takes its place.")
 @_NAME
 def rollback(name: str) -> None:
     """Withdraw the champion; the version before it takes its place, once it has proved that it works."""
     from imagenette.registry import rollback as roll_back
+    from imagenette.tracking import environment
 
-    done = roll_back(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None, name=name, say=click.echo)
+    done = roll_back(tracking_uri=environment.tracking_uri(), name=name, say=click.echo)
     click.echo(done.message)
 
 
-@click.command(short_help="Where a registered model comes from.")
+@click.command(cls=Verb, short_help="Where a registered model comes from.")
 @click.argument("model", default="imagenette@champion", metavar="[NAME@ALIAS|NAME/VERSION]")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def lineage(model: str, as_json: bool) -> None:
+@flag("--json", help="As JSON.")
+def lineage(model: str, json: bool) -> None:
     """Version, metrics, run, study, trial, commit, data digest and environment of a registered model."""
     from imagenette.registry import lineage as look_up
+    from imagenette.tracking import environment
 
-    found = look_up(model, tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None)
-    if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2))
+    found = look_up(model, tracking_uri=environment.tracking_uri())
+    if json:
+        click.echo(dumps(found.to_json(), indent=2))
         return
     from rich.console import Console
     from rich.table import Table
@@ -122,29 +115,30 @@ def lineage(model: str, as_json: bool) -> None:
     Console().print(table)
 
 
-@click.command(short_help="Classify pictures with a registered model.")
+@click.command(cls=Verb, short_help="Classify pictures with a registered model.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE|FOLDER...")
 @_MODEL
 @click.option("--top", type=click.IntRange(min=1), default=3, help="Classes to name. [default: 3]")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line, instead of a table.")
-def predict(paths: tuple[Path, ...], model: str, top: int, as_json: bool) -> int:
+@flag("--json", help="A JSON object a line, instead of a table.")
+def predict(paths: tuple[Path, ...], model: str, top: int, json: bool) -> int:
     """Classify picture files, and all pictures in folders and below.
 
     What cannot be read is named on standard error and left out; the exit code is then 2.
     """
     from imagenette.serving.predict import predict as run
+    from imagenette.tracking import environment
 
     unread = run(
         paths,
         model=model,
         top=top,
-        as_json=as_json,
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
+        as_json=json,
+        tracking_uri=environment.tracking_uri(),
     )
     return EXIT_USAGE if unread else 0
 
 
-@click.command(short_help="HTTP service and one page for the registered model.")
+@click.command(cls=Verb, short_help="HTTP service and one page for the registered model.")
 @_MODEL
 @click.option("--host", default="127.0.0.1", help="Address to listen on. [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0 = any free one. [default: 8000]")
@@ -154,7 +148,7 @@ def predict(paths: tuple[Path, ...], model: str, top: int, as_json: bool) -> int
     default=10.0,
     help="Seconds between two looks at the alias; 0 = never. [default: 10]",
 )
-@click.option("--wait", is_flag=True, help="Start without a model, and take the first that is there.")
+@flag("--wait", help="Start without a model, and take the first that is there.")
 @click.option(
     "--password-file",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -202,6 +196,7 @@ def serve(
     from imagenette.guard import read_password
     from imagenette.serving.limits import Limits
     from imagenette.serving.server import serve as run
+    from imagenette.tracking import environment
 
     run(
         model,
@@ -212,7 +207,7 @@ def serve(
         limits=Limits(
             batch=max_batch, files=max_files, body=max_bytes, pixels=max_pixels, seconds=max_seconds
         ),
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
+        tracking_uri=environment.tracking_uri(),
         hosts=[name for name in (allowed_hosts or "").split(",") if name],
         password=read_password(password_file) if password_file else None,
     )

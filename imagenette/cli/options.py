@@ -2,94 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
+WORDS = ("true", "false", "1", "0", "yes", "no")
+"""What a flag's value may be."""
 
-class KnobCommand(click.Command):
-    """A command that takes every knob of config.py as an option, in the groups of that file, but those that
-    mean something else `without`."""
 
-    def __init__(self, *args: Any, without: Sequence[str] = (), **kwargs: Any) -> None:
+class Verb(click.Command):
+    """A command whose flags may carry a value, and which may take every knob of config/ as an option.
+
+    knobs: whether it takes them, in the groups that config/ has. without: those that mean something else
+    here.
+    """
+
+    def __init__(self, *args: Any, knobs: bool = False, without: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._without = without
-        self._knobs: dict[str, list[click.Parameter]] | None = None
+        self._has_knobs, self._without = knobs, without
+        self._groups: dict[str, list[click.Parameter]] | None = None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        from imagenette.config import GROUPS
+        knobs = [option for options in self._knobs().values() for option in options]
+        return [*self.params, *knobs, *self._help(ctx)]
 
-        if self._knobs is None:  # made on first use: `imagenette --help` does without pydantic
-            self._knobs = {
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        flags = [name for option in self.params if isinstance(option, Flag) for name in option.opts]
+        return super().parse_args(ctx, spell_out(args, flags))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verb's own options first, then the knobs by group; a group's verbs last."""
+        sections: dict[str, list[click.Parameter]] = {
+            "Options": [*self.params, *self._help(ctx)],
+            **self._knobs(),
+        }
+        for section, options in sections.items():
+            with formatter.section(section):
+                formatter.write_dl([record for option in options if (record := option.get_help_record(ctx))])
+        if isinstance(self, click.Group):
+            self.format_commands(ctx, formatter)
+
+    def _knobs(self) -> dict[str, list[click.Parameter]]:
+        if not self._has_knobs:
+            return {}
+        if self._groups is None:  # made on first use: `imagenette --help` does without pydantic
+            from imagenette.config import GROUPS
+
+            self._groups = {
                 group: [_knob_option(name) for name in names if name not in self._without]
                 for group, names in GROUPS.items()
             }
-        knobs = [option for options in self._knobs.values() for option in options]
-        return [*self.params, *knobs, *self._help(ctx)]
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        self.get_params(ctx)
-        assert self._knobs is not None
-        own = [*self.params, *self._help(ctx)]
-        groups: list[tuple[str, list[click.Parameter]]] = [*self._knobs.items(), ("This run", own)]
-        for group, options in groups:
-            records = [record for option in options if (record := option.get_help_record(ctx))]
-            with formatter.section(group):
-                formatter.write_dl(records)
+        return self._groups
 
     def _help(self, ctx: click.Context) -> list[click.Parameter]:
         option = self.get_help_option(ctx)
         return [option] if option else []
 
 
-def _knob_option(name: str) -> click.Option:
-    from imagenette.config import RECIPES, Config, allowed, canonical
-
-    field = Config.model_fields[name]
-    text = " ".join((field.description or "").split())
-    defaults = {"default": field.default} | {
-        r: values[name] for r, values in RECIPES.items() if name in values
-    }
-    told = [
-        f"{recipe}: {'derived' if callable(value) else canonical(value)}"
-        for recipe, value in defaults.items()
-        if recipe == "default" or value != field.default
-    ]
-    help_text = f"{text}  [{'; '.join([allowed(name), *told])}]"
-    return click.Option([f"--{name.replace('_', '-')}", name], help=help_text, metavar="VALUE")
+class VerbGroup(Verb, click.Group):
+    """A verb with verbs of its own."""
 
 
 class Flag(click.Option):
-    """On when named, and able to say so: `--smoke`, `--smoke true`, as `mlflow run -P smoke=true` says it."""
-
-    WORDS = ("true", "false", "1", "0", "yes", "no")
-
-    @classmethod
-    def spell_out(cls, args: list[str], names: Sequence[str]) -> list[str]:
-        """The arguments with each of these flags as `--flag=value`."""
-        said: list[str] = []
-        for arg in args:
-            if said and said[-1] in names and arg.lower() in cls.WORDS:
-                said[-1] += f"={arg}"
-            else:
-                said.append(arg)
-        return [f"{arg}=true" if arg in names else arg for arg in said]
+    """On when named, and able to carry a value: `--smoke`, `--smoke true`, `--no-smoke`."""
 
 
-class FlagCommand(click.Command):
-    """Flags may carry a value."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        names = [name for option in self.params if isinstance(option, Flag) for name in option.opts]
-        names += [name.replace("-", "_") for name in names]
-        return super().parse_args(ctx, Flag.spell_out(args, [n.replace("__", "--", 1) for n in names]))
+def flag(name: str, *, help: str, default: bool = False) -> Callable[[Any], Any]:
+    """The one form of every yes-or-no option. `mlflow run -P smoke=true` gives it a value."""
+    shown = f"{help} [default: on]" if default else help
+    return click.option(name, cls=Flag, type=bool, default=default, metavar="", help=shown)
 
 
-class StudyCommand(FlagCommand, KnobCommand):
-    """Knobs override the study's base."""
+def spell_out(args: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """The arguments with each of these flags as `--flag=value`; hyphens and underscores are the same."""
+    spelt: list[str] = []
+    waiting = False  # the last one is a flag that may still get its value
+    for arg in args:
+        name = arg.replace("_", "-")
+        if waiting and arg.lower() in WORDS:
+            spelt[-1] = f"{spelt[-1].removesuffix('=true')}={arg}"
+            waiting = False
+        elif name in flags:
+            spelt.append(f"{name}=true")
+            waiting = True
+        elif name.startswith("--no-") and f"--{name[5:]}" in flags:
+            spelt.append(f"--{name[5:]}=false")
+            waiting = False
+        else:
+            spelt.append(arg)
+            waiting = False
+    return spelt
 
 
-def said(knobs: dict[str, str | None]) -> dict[str, str]:
-    """The knobs that were named."""
+def given(knobs: dict[str, str | None]) -> dict[str, str]:
+    """The knobs that stand on the command line."""
     return {name: value for name, value in knobs.items() if value is not None}
+
+
+def _knob_option(name: str) -> click.Option:
+    from imagenette.config import RECIPES, Config, OfOptimizer, allowed, canonical
+
+    field = Config.model_fields[name]
+    defaults = {"default": field.default} | {r: knobs[name] for r, knobs in RECIPES.items() if name in knobs}
+
+    def shown(value: Any) -> str:
+        if isinstance(value, OfOptimizer):
+            return str(value)
+        return "derived" if callable(value) else canonical(value)
+
+    values = [
+        f"{recipe}: {shown(value)}"
+        for recipe, value in defaults.items()
+        if recipe == "default" or value != field.default
+    ]
+    text = " ".join((field.description or "").split())
+    help_text = f"{text}  [{'; '.join([allowed(name), *values])}]"
+    return click.Option([f"--{name.replace('_', '-')}", name], help=help_text, metavar="VALUE")

@@ -7,13 +7,9 @@ from pathlib import Path
 
 import click
 
-from imagenette.cli.options import Flag, FlagCommand
+from imagenette.cli.options import Verb, VerbGroup, flag
 
 _DEFAULT = Path("imagenette-server")
-
-
-class FlagGroup(FlagCommand, click.Group):
-    """A group whose flags may carry a value."""
 
 
 _DIR = click.option(
@@ -27,7 +23,7 @@ _PORT = click.IntRange(0, 65535)
 
 
 @click.group(
-    cls=FlagGroup,
+    cls=VerbGroup,
     invoke_without_command=True,
     short_help="MLflow, Optuna's dashboard and PostgreSQL on this machine, in one folder.",
 )
@@ -36,14 +32,7 @@ _PORT = click.IntRange(0, 65535)
 @click.option(
     "--dashboard-port", type=_PORT, default=8080, help="Of Optuna's dashboard; 0 = any. [default: 8080]"
 )
-@click.option(
-    "--sqlite",
-    cls=Flag,
-    type=bool,
-    default=False,
-    metavar="",
-    help="Two SQLite files instead of PostgreSQL: enough for one person.",
-)
+@flag("--sqlite", help="Two SQLite files instead of PostgreSQL: enough for one person.")
 @click.pass_context
 def server(ctx: click.Context, folder: Path | None, port: int, dashboard_port: int, sqlite: bool) -> None:
     """Run a tracking service until Ctrl-C or SIGTERM: PostgreSQL, MLflow and Optuna's dashboard, on loopback,
@@ -70,7 +59,7 @@ def server(ctx: click.Context, folder: Path | None, port: int, dashboard_port: i
     )
 
 
-@server.command(short_help='The two lines again, for eval "$(imagenette server env)".')
+@server.command(cls=Verb, short_help='The two lines again, for eval "$(imagenette server env)".')
 @_DIR
 @click.pass_obj
 def env(above: Path | None, folder: Path | None) -> None:
@@ -84,7 +73,7 @@ def env(above: Path | None, folder: Path | None) -> None:
         _say(f"no server runs in {place.path} now")
 
 
-@server.command(short_help="Databases and artifacts into one file, also while the server runs.")
+@server.command(cls=Verb, short_help="Databases and artifacts into one file, also while the server runs.")
 @click.argument("file", type=click.Path(path_type=Path))
 @_DIR
 @click.pass_obj
@@ -97,7 +86,7 @@ def backup(above: Path | None, file: Path, folder: Path | None) -> None:
     run(folder or above or _DEFAULT, file, say=_say)
 
 
-@server.command(short_help="A backup's content into an empty or missing folder.")
+@server.command(cls=Verb, short_help="A backup's content into an empty or missing folder.")
 @click.argument("file", type=click.Path(path_type=Path))
 @_DIR
 @click.pass_obj

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagenette.cli.options import Flag, FlagCommand, StudyCommand, said
+from imagenette.cli.options import Verb, flag, given, spell_out
 from imagenette.errors import hide_secrets
 
 if TYPE_CHECKING:
@@ -25,16 +24,17 @@ _STORAGE = click.option(
 
 
 @click.command(
-    cls=StudyCommand, without=("seed", "workers"), short_help="Run or resume a study: a grid, or a search."
+    cls=Verb,
+    knobs=True,
+    without=("seed", "workers"),
+    short_help="Run or resume a study: a grid, or a search.",
 )
 @click.argument("name")
 @click.option("--workers", type=click.IntRange(min=1), default=1, help="Trainings at once. [default: 1]")
-@click.option("--smoke", cls=Flag, type=bool, default=False, metavar="", help="The study's tiny form.")
+@flag("--smoke", help="The study's tiny form.")
 @click.option("--label", help="Appended to the study's name, so that two forms of it can stand side by side.")
 @_STORAGE
-@click.option(
-    "--retry-failed", cls=Flag, type=bool, default=False, metavar="", help="Also run failed cells again."
-)
+@flag("--retry-failed", help="Also run failed cells again.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -70,13 +70,14 @@ def study(
     from imagenette.study.definition import load
     from imagenette.study.driver import Plan, run_study
     from imagenette.study.storage import resolve_storage
+    from imagenette.tracking import environment
 
-    definition = load(name, overrides=said(knobs), smoke=smoke, label=label)
+    definition = load(name, overrides=given(knobs), smoke=smoke, label=label)
     plan = Plan(
         storage=resolve_storage(storage),
         workers=workers,
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
-        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or "imagenette",
+        tracking_uri=environment.tracking_uri(),
+        experiment=environment.experiment_name(),
         runs=output,
         retry_failed=retry_failed,
         grace=grace,
@@ -87,16 +88,16 @@ def study(
 
 def _again() -> str:
     """This command line, to be shown: without a password in a database's address."""
-    words = Flag.spell_out(sys.argv[1:], ["--retry-failed", "--retry_failed"])
+    words = spell_out(sys.argv[1:], ["--retry-failed"])
     return shlex.join(
         ["imagenette", *(hide_secrets(text) for text in words if not text.startswith("--retry"))]
     )
 
 
-@click.command(short_help="How far a study is: done, running where, failed why, time left.")
+@click.command(cls=Verb, short_help="How far a study is: done, running where, failed why, time left.")
 @click.argument("name", required=False)
 @_STORAGE
-@click.option("--watch", is_flag=True, help="Refresh until the study has ended, or Ctrl-C.")
+@flag("--watch", help="Refresh until the study has ended, or Ctrl-C.")
 def status(name: str | None, storage: str | None, watch: bool) -> None:
     """Show the study NAME, or a line for each study in the storage."""
     from imagenette.study.status import show_status
@@ -104,7 +105,7 @@ def status(name: str | None, storage: str | None, watch: bool) -> None:
     show_status(name, storage, watch=watch)
 
 
-@click.command(cls=FlagCommand, short_help="Tables and figures of studies, beside the published ones.")
+@click.command(cls=Verb, short_help="Tables and figures of studies, beside the published ones.")
 @click.argument("studies", nargs=-1, metavar="[STUDY...]")
 @click.option(
     "--out",
@@ -112,20 +113,9 @@ def status(name: str | None, storage: str | None, watch: bool) -> None:
     default=Path("report"),
     help="Folder for report.html, report.md and a folder for each study. [default: report]",
 )
-@click.option(
-    "--watch",
-    cls=Flag,
-    type=bool,
-    default=False,
-    metavar="",
-    help="Make it anew whenever something changed, until every study has ended.",
-)
+@flag("--watch", help="Make it anew whenever something changes, until every study has ended.")
 @click.option("--name", default="imagenette", metavar="NAME", help="Registered model. [default: imagenette]")
-@click.option(
-    "--log/--no-log",
-    default=True,
-    help="Whether to show each report under its study's parent run. [default: log]",
-)
+@flag("--log", default=True, help="Show each report under its study's parent run too.")
 @click.option(
     "--readme",
     type=click.Path(path_type=Path),
@@ -142,12 +132,13 @@ def report(
     """
     from imagenette.report import Request
     from imagenette.report import report as run
+    from imagenette.tracking import environment
 
     request = Request(
         studies=tuple(word for text in studies for word in text.split(",") if word),
         out=out,
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
-        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or None,
+        tracking_uri=environment.tracking_uri(),
+        experiment=environment.experiment_name() if environment.outer_experiment_id() is None else None,
         model=name,
         watch=watch,
         log=log,

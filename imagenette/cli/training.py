@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagenette.cli.options import KnobCommand, said
+from imagenette.cli.options import Verb, flag, given
 
 if TYPE_CHECKING:
     from imagenette.training.job import Job, Result
 
 
-@click.command(cls=KnobCommand, short_help="Train one network, tracked.")
+@click.command(cls=Verb, knobs=True, short_help="Train one network, tracked.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -26,13 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--resume", metavar="RUN_ID", help="Go on with this MLflow run, from its folder and with its config."
 )
-@click.option(
-    "--offline",
-    type=bool,
-    default=False,
-    metavar="BOOL",
-    help="Ask no tracking server; `imagenette sync` sends everything later. [default: false]",
-)
+@flag("--offline", help="Use no tracking server; `imagenette sync` sends everything later.")
 @click.option("--run-name", help="Name shown in MLflow.")
 @click.option("--study", default="none", help="Tag `study`. [default: none]")
 @click.option("--arm", help="Tag `arm`: what this run varies, in words.")
@@ -60,21 +54,22 @@ def train(
     else.
     """
     from imagenette.config import resolve
+    from imagenette.tracking import environment
     from imagenette.training.job import Job, read_config
     from imagenette.training.launch import train as launch
 
-    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or None
+    tracking_uri = environment.tracking_uri()
     if resume:
         from imagenette.tracking.lookup import output_of
 
         output = output_of(resume, tracking_uri)
         config = read_config(output)
     else:
-        config = resolve(said(knobs))
+        config = resolve(given(knobs))
     job = Job(
         config=config,
         output=output or Path("runs") / time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}"),
-        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or "imagenette",
+        experiment=environment.experiment_name(),
         tracking_uri=tracking_uri,
         offline=offline,
         run_name=run_name,
@@ -85,15 +80,15 @@ def train(
     )
     result = launch(job)
     if os.environ.get("RANK", "0") == "0":
-        _say_end(job, result)
+        _print_end(job, result)
     return result.exit_code
 
 
-def _say_end(job: Job, result: Result) -> None:
+def _print_end(job: Job, result: Result) -> None:
     if result.metrics:
         shares = ("final", "selected", "best")
-        said = ", ".join(f"{name} {100 * result.metrics[f'{name}/test_accuracy']:.2f} %" for name in shares)
-        click.echo(f"test accuracy: {said}", err=True)
+        accuracies = (f"{name} {100 * result.metrics[f'{name}/test_accuracy']:.2f} %" for name in shares)
+        click.echo(f"test accuracy: {', '.join(accuracies)}", err=True)
     if result.message:
         click.echo(f"imagenette: {result.status}: {result.message}", err=True)
     if result.unsynced:
@@ -105,7 +100,7 @@ def _say_end(job: Job, result: Result) -> None:
     click.echo(f"{result.status}: run {result.run_id or '(not yet on a server)'} in {job.output}", err=True)
 
 
-@click.command(cls=KnobCommand, short_help="Training speed against the machine's own limit.")
+@click.command(cls=Verb, knobs=True, short_help="Training speed against the machine's own limit.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="Turns of each kind. [default: 5]")
 @click.option(
     "--steps", type=click.IntRange(min=1), default=20, help="Optimizer steps per turn. [default: 20]"
@@ -121,7 +116,7 @@ def bench(rounds: int, steps: int, json_file: Path | None, **knobs: str | None) 
     from imagenette.config import resolve
     from imagenette.training.readiness import prepare
 
-    config = resolve(said(knobs))
+    config = resolve(given(knobs))
     dataset = prepare(config, processes=1)
     from imagenette.training.bench import measure
 
@@ -131,7 +126,7 @@ def bench(rounds: int, steps: int, json_file: Path | None, **knobs: str | None) 
         json_file.write_text(json.dumps(speed.summary(), indent=2) + "\n")
 
 
-@click.command(short_help="Fetch, verify and prepare a data set.")
+@click.command(cls=Verb, short_help="Fetch, verify and prepare a data set.")
 @click.argument("source", default="imagenette")
 @click.option(
     "--size",

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
+from imagenette.cli.options import Verb, flag
 from imagenette.errors import EXIT_UNSYNCED
 
 
-@click.command(short_help="Send what a dead server missed.")
+@click.command(cls=Verb, short_help="Send what a dead server missed.")
 @click.argument("folder", type=click.Path(path_type=Path))
 def sync(folder: Path) -> int:
-    """Send everything the tracking server still lacks of the run in FOLDER, or of all runs below it."""
+    """Send everything that the tracking server still lacks of the run in FOLDER, or of all runs below it."""
+    from imagenette.tracking import environment
     from imagenette.tracking.sync import sync as send
 
-    return EXIT_UNSYNCED if send(folder, os.environ.get("MLFLOW_TRACKING_URI") or None) else 0
+    return EXIT_UNSYNCED if send(folder, environment.tracking_uri()) else 0
 
 
-@click.command(short_help="Find and mend stale runs and mismatches.")
-@click.option("--dry-run", is_flag=True, help="Only list.")
-@click.option(
-    "--all-experiments", is_flag=True, help="Not only MLFLOW_EXPERIMENT_NAME's (else `imagenette`)."
-)
+@click.command(cls=Verb, short_help="Find and mend stale runs and mismatches.")
+@flag("--dry-run", help="Only list.")
+@flag("--all-experiments", help="Not only MLFLOW_EXPERIMENT_NAME's (else `imagenette`).")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
@@ -39,11 +38,12 @@ def sync(folder: Path) -> int:
 def doctor(dry_run: bool, all_experiments: bool, folder: Path, stale_minutes: float) -> None:
     """Mend runs left RUNNING by a process that is gone, statuses that contradict each other, models left
     PENDING and records that were never sent."""
+    from imagenette.tracking import environment
     from imagenette.tracking.doctor import doctor as examine
 
     examine(
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
-        experiment=None if all_experiments else os.environ.get("MLFLOW_EXPERIMENT_NAME") or "imagenette",
+        tracking_uri=environment.tracking_uri(),
+        experiment=None if all_experiments else environment.experiment_name(),
         folder=folder if folder.is_dir() else None,
         stale_minutes=stale_minutes,
         dry_run=dry_run,

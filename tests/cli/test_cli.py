@@ -8,8 +8,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from imagenette.cli import main
-from imagenette.cli.options import Flag
+from imagenette.cli import main, verbs
+from imagenette.cli.options import spell_out
 from imagenette.config import KNOBS
 from imagenette.data import open_dataset
 from imagenette.tracking.client import connect
@@ -290,14 +290,48 @@ def test_bad_input_to_studies_is_one_line_and_leaves_nothing(command, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("args", "spelt"),
     [
         (["--smoke"], ["--smoke=true"]),
-        (["--smoke", "name"], ["--smoke=true", "name"]),
-        (["name", "--smoke", "false"], ["name", "--smoke=false"]),
-        (["--retry_failed", "True", "x"], ["--retry_failed=True", "x"]),
-        (["--smoke=0", "--retry-failed"], ["--smoke=0", "--retry-failed=true"]),
+        (["--smoke", "false", "x"], ["--smoke=false", "x"]),
+        (["--smoke", "x"], ["--smoke=true", "x"]),
+        (["--smoke=true", "--dry_run"], ["--smoke=true", "--dry-run=true"]),
+        (["--dry-run", "yes", "--smoke"], ["--dry-run=yes", "--smoke=true"]),
+        (["--no-smoke", "true"], ["--smoke=false", "true"]),
+        (["--lr", "1"], ["--lr", "1"]),
     ],
 )
-def test_flags_stand_alone_or_carry_a_value(said, meant):
-    assert Flag.spell_out(said, ["--smoke", "--retry-failed", "--retry_failed"]) == meant
+def test_a_flag_may_carry_a_value_as_mlflow_run_gives_it(args, spelt):
+    assert spell_out(args, ["--smoke", "--dry-run"]) == spelt
+
+
+def test_every_yes_or_no_option_is_a_flag():
+    pending = [*verbs.commands.values()]
+    while pending:
+        verb = pending.pop()
+        pending += getattr(verb, "commands", {}).values()
+        for option in verb.params:
+            assert not getattr(option, "is_flag", False), f"{verb.name} {option.name}"
+
+
+NO_TORCH = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name=name)
+
+sys.meta_path.insert(0, Missing())
+sys.argv = ["imagenette", "predict", "a.png"]
+from imagenette.cli import main
+main()
+"""
+
+
+def test_a_verb_without_its_packages_names_the_extra_that_has_them(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    done = subprocess.run([sys.executable, "-c", NO_TORCH], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "imagenette: torch is not installed: pip install 'imagenette[train]'\n"
