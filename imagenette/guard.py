@@ -1,7 +1,7 @@
-"""Who may talk to an HTTP service of ours: who came by its own name, from its own pages, with the password.
+"""Who may use an HTTP service of ours: who calls it by its own name, from its own pages, with the password.
 
-An ASGI layer in front of an application, of which it knows nothing. It does not encrypt: beyond one machine,
-put a proxy that speaks TLS in front.
+An ASGI layer in front of an application, of which it knows nothing. It does not encrypt: for use beyond one
+machine, put a proxy that speaks TLS in front.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import binascii
 import fnmatch
 import hashlib
 import hmac
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -26,8 +27,8 @@ USER = "imagenette"
 """Name that goes with the one password of a service."""
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 OPEN = ("/health",)
-"""Answered to anybody who comes by the right name."""
-_KEEP = 60.0  # seconds that a password once found right is taken without being checked again
+"""Paths that need no password."""
+_KEEP = 60.0  # seconds for which a right password is not checked again
 
 Verify = Callable[[str, str], bool]
 
@@ -36,9 +37,9 @@ class Guard:
     """Refuses with 400 a Host header that is none of `hosts`, with 403 a request from another site's page,
     and with 401 whoever `verify(user, password)` does not know.
 
-    hosts: names, with * as a wildcard; a port after the name is not looked at unless the pattern has one.
-    Empty = any. verify: None = no password. May block: it is called in a thread, and what it found right is
-    kept for a minute.
+    hosts: names, with * as a wildcard; a port counts only where the pattern has one. Empty = any name.
+    verify: None = no password. It may block: it is called in a thread, and a right password is remembered for
+    a minute.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Sequence[str] = (), verify: Verify | None = None) -> None:
@@ -52,30 +53,30 @@ class Guard:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "").lower()
         if self._hosts and not any(_matches(host, pattern) for pattern in self._hosts):
-            await _refuse(scope, send, 400, "this service does not go by that name (Host header)")
+            await refuse(scope, send, 400, "this service does not go by that name (Host header)")
         elif _foreign(headers.get(b"origin"), host):
-            await _refuse(scope, send, 403, "requests from pages of other sites are refused")
+            await refuse(scope, send, 403, "requests from pages of other sites are refused")
         elif (
             self._verify
             and scope["path"] not in OPEN
             and not await self._knows(headers.get(b"authorization", ""))
         ):
-            await _refuse(scope, send, 401, "a user name and a password are needed")
+            await refuse(scope, send, 401, "a user name and a password are needed")
         else:
             await self._app(scope, receive, send)
 
     async def _knows(self, header: str) -> bool:
-        said = _credentials(header)
-        if said is None or self._verify is None:
+        credentials = _credentials(header)
+        if credentials is None or self._verify is None:
             return False
         # Of a password only a keyed digest is kept.
-        digest = hmac.digest(self._key, "\0".join(said).encode(), hashlib.sha256)
+        digest = hmac.digest(self._key, "\0".join(credentials).encode(), hashlib.sha256)
         now = time.monotonic()
         if self._known.get(digest, 0.0) > now:
             return True
         from anyio.to_thread import run_sync
 
-        if not await run_sync(self._verify, *said):
+        if not await run_sync(self._verify, *credentials):
             return False
         self._known = {known: until for known, until in self._known.items() if until > now}
         self._known[digest] = now + _KEEP
@@ -85,9 +86,9 @@ class Guard:
 def one_password(password: str, *, user: str = USER) -> Verify:
     """Accepts this user with this password; takes the same time for every wrong one."""
 
-    def verify(said_user: str, said_password: str) -> bool:
-        right_user = hmac.compare_digest(said_user.encode(), user.encode())
-        return hmac.compare_digest(said_password.encode(), password.encode()) and right_user
+    def verify(given_user: str, given_password: str) -> bool:
+        right_user = hmac.compare_digest(given_user.encode(), user.encode())
+        return hmac.compare_digest(given_password.encode(), password.encode()) and right_user
 
     return verify
 
@@ -114,7 +115,7 @@ def _matches(host: str, pattern: str) -> bool:
 
 
 def _foreign(origin: str | None, host: str) -> bool:
-    """Whether a browser says that another site's page asks. Programs send no Origin."""
+    """Whether a browser names another site's page as the origin. Programs send no Origin."""
     return origin is not None and origin.lower().partition("://")[2] != host
 
 
@@ -129,11 +130,12 @@ def _credentials(header: str) -> tuple[str, str] | None:
     return (user, password) if colon else None
 
 
-async def _refuse(scope: Scope, send: Send, status: int, detail: str) -> None:
+async def refuse(scope: Scope, send: Send, status: int, detail: str) -> None:
+    """Answer a request with a status and `{"detail": ...}`."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
-    content = f'{{"detail": "{detail}"}}'.encode()
+    content = json.dumps({"detail": detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     if status == 401:
         headers.append((b"www-authenticate", b'Basic realm="imagenette", charset="UTF-8"'))

@@ -1,8 +1,11 @@
-"""TCP ports of this machine: taken, or refused in words before anything is made."""
+"""TCP ports of this machine: taken, or refused in one line before anything is made; and given up without
+loss."""
 
 from __future__ import annotations
 
+import ctypes
 import socket
+import struct
 
 from imagenette.errors import InputError
 
@@ -22,3 +25,13 @@ def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"cannot listen on {host}:{port}: {reason}; choose another with {option}") from None
     return listening
+
+
+def refuse_new(listening: socket.socket) -> None:
+    """Let no new connection in; those that are in the queue stay there to be accepted.
+
+    Linux drops what asks to connect (a socket filter that passes nothing), so a client tries again, and is
+    refused once the socket is closed. Closing at once would reset the connections in the queue."""
+    pass_nothing = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF_RET of 0 bytes
+    program = struct.pack("HP", 1, ctypes.addressof(pass_nothing))
+    listening.setsockopt(socket.SOL_SOCKET, 26, program)  # SO_ATTACH_FILTER

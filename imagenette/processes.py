@@ -1,18 +1,22 @@
-"""Processes on this machine: does one still live, how a child ends with its parent, what memory one keeps."""
+"""Processes of this machine: whether one lives, signals to stop, children that end with their parent, cores,
+memory."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from types import FrameType
 
 import psutil
 
 
 def lives(pid: int, started: float) -> bool:
-    """Whether that very process still runs. started: its creation time, unix seconds; process ids are used
-    again."""
+    """Whether that very process still runs. started: its creation time, unix seconds, since process ids are
+    used again."""
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - started) < 2 and process.status() != psutil.STATUS_ZOMBIE
@@ -20,6 +24,22 @@ def lives(pid: int, started: float) -> bool:
         return False
     except psutil.AccessDenied:
         return True
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Inside, SIGTERM and SIGINT only fill the list, for whoever looks at it between two steps."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def follow_parent(number: signal.Signals, *, parent: int | None = None) -> None:
@@ -39,9 +59,9 @@ def cores() -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let memory that is freed stay with this process (glibc; elsewhere nothing happens). A training step on
-    a CPU frees and asks for the same blocks of some megabytes, which the kernel would have to clear each
-    time: 5 % of a ResNet-18's step."""
+    """Keep memory that is freed in this process (glibc; elsewhere nothing happens). A training step on a CPU
+    frees and allocates the same blocks of some megabytes, which the kernel would clear each time: 5 % of a
+    ResNet-18's step."""
     allocator = getattr(ctypes.CDLL(None), "mallopt", None)
     if allocator:
         allocator(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, its largest: bigger blocks still come from the kernel

@@ -54,8 +54,8 @@ def server(ctx: click.Context, folder: Path | None, port: int, dashboard_port: i
         port=port,
         dashboard_port=dashboard_port,
         form="sqlite" if sqlite else "postgresql",
-        say=_say,
-        tell=_tell,
+        report=_report,
+        show=click.echo,
     )
 
 
@@ -68,9 +68,9 @@ def env(above: Path | None, folder: Path | None) -> None:
     from imagenette.server.folder import Folder
 
     place = Folder.at(folder or above or _DEFAULT)
-    _tell(environment_lines(place))
+    click.echo(environment_lines(place))
     if not place.is_held():
-        _say(f"no server runs in {place.path} now")
+        _report(f"no server runs in {place.path} now")
 
 
 @server.command(cls=Verb, short_help="Databases and artifacts into one file, also while the server runs.")
@@ -83,7 +83,7 @@ def backup(above: Path | None, file: Path, folder: Path | None) -> None:
     from imagenette.server.backup import backup as run
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what lies half written is removed
-    run(folder or above or _DEFAULT, file, say=_say)
+    run(folder or above or _DEFAULT, file, report=_report)
 
 
 @server.command(cls=Verb, short_help="A backup's content into an empty or missing folder.")
@@ -95,12 +95,8 @@ def restore(above: Path | None, file: Path, folder: Path | None) -> None:
     from imagenette.server.backup import restore as run
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    run(file, folder or above or _DEFAULT, say=_say)
+    run(file, folder or above or _DEFAULT, report=_report)
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     click.echo(f"imagenette: {line}", err=True)
-
-
-def _tell(lines: str) -> None:
-    click.echo(lines)

@@ -1,5 +1,8 @@
-"""The whole tracking service on one machine: PostgreSQL, MLflow and Optuna's dashboard in one folder, told
-top to bottom. No torch, no MLflow, no Optuna in this process: what it starts brings them."""
+"""The whole tracking service of one machine: PostgreSQL, MLflow and Optuna's dashboard in one folder.
+
+`up` goes through it from top to bottom. Never imports torch or training; MLflow and Optuna run in the
+processes that it starts.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from imagenette.ports import listen
 from imagenette.server import postgres, programs
 from imagenette.server.folder import Folder, Form
 from imagenette.server.leftovers import end_leftovers
-from imagenette.server.watch import Watch
+from imagenette.server.supervisor import Supervisor
 
-Say = Callable[[str], None]
+Print = Callable[[str], None]
 
 
-def up(where: Path, *, port: int, dashboard_port: int, form: Form, say: Say, tell: Say) -> None:
-    """Run until SIGTERM or Ctrl-C. tell: gets the two lines for a shell, once everything answers.
+def up(where: Path, *, port: int, dashboard_port: int, form: Form, report: Print, show: Print) -> None:
+    """Run until SIGTERM or Ctrl-C. show: gets the two lines for a shell, once everything answers.
 
     InputError before anything is made; RunError if a part cannot be kept alive.
     """
@@ -33,34 +36,34 @@ def up(where: Path, *, port: int, dashboard_port: int, form: Form, say: Say, tel
         _check_ports(port, dashboard_port)
         with _taken_back(folder, keep=existed):
             folder.make(form, mode=postgres.folder_mode() if form == "postgresql" else 0o700)
-    with folder.held(), Watch(say) as watch:
+    with folder.held(), Supervisor(report) as supervisor:
         if left := end_leftovers(folder):
-            say(f"{left} processes that a killed server left were ended")
+            report(f"{left} processes that a killed server left were ended")
         port, dashboard_port = _check_ports(port, dashboard_port)
-        say(f"starting in {folder.path}; Ctrl-C stops it")
+        report(f"starting in {folder.path}; Ctrl-C stops it")
         with _taken_back(folder, keep=existed) if fresh else nullcontext():
             if form == "postgresql":
                 postgres.make_files(folder)
             else:
                 programs.make_sqlite(folder)
         if form == "postgresql":
-            watch.add(postgres.part(folder))
-            watch.until_up()
+            supervisor.add(postgres.part(folder))
+            supervisor.until_up()
             postgres.make_databases(folder)
-        watch.add(programs.mlflow(folder, port))
+        supervisor.add(programs.mlflow(folder, port))
         programs.make_tables(folder)  # while MLflow imports
         if programs.has_dashboard():
-            watch.add(programs.dashboard(folder, dashboard_port))
-        watch.until_up()
+            supervisor.add(programs.dashboard(folder, dashboard_port))
+        supervisor.until_up()
 
         folder.remember_port(port)
-        say(f"MLflow at http://127.0.0.1:{port}")
+        report(f"MLflow at http://127.0.0.1:{port}")
         if programs.has_dashboard():
-            say(f"Optuna's dashboard at http://127.0.0.1:{dashboard_port}")
+            report(f"Optuna's dashboard at http://127.0.0.1:{dashboard_port}")
         else:
-            say("Optuna's dashboard is not installed: pip install 'imagenette[server]'")
-        tell(environment_lines(folder))
-        watch.forever()
+            report("Optuna's dashboard is not installed: pip install 'imagenette[server]'")
+        show(environment_lines(folder))
+        supervisor.forever()
 
 
 def check(folder: Folder, form: Form) -> bool:

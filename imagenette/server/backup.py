@@ -22,10 +22,10 @@ FORMAT = 1
 WAIT = 60.0  # seconds for the database of a server that is just starting
 _ORDER = ("optuna", "mlflow")  # then the artifacts: what a database names is already there
 
-Say = Callable[[str], None]
+Print = Callable[[str], None]
 
 
-def backup(where: Path, file: Path, *, say: Say) -> None:
+def backup(where: Path, file: Path, *, report: Print) -> None:
     """Write FILE from a server's folder, running or not. InputError, RunError."""
     os.umask(0o077)
     folder, file = Folder.at(where), file.absolute()
@@ -56,10 +56,10 @@ def backup(where: Path, file: Path, *, say: Say) -> None:
         (beside / "backup").replace(file)
         sync_folder(file.parent)
     size = file.stat().st_size / 1e6
-    say(f"{file}: {size:.1f} MB, {time.monotonic() - began:.1f} s")
+    report(f"{file}: {size:.1f} MB, {time.monotonic() - began:.1f} s")
 
 
-def restore(file: Path, where: Path, *, say: Say) -> None:
+def restore(file: Path, where: Path, *, report: Print) -> None:
     """Make a server's folder from FILE. InputError where the folder holds anything, or the file is damaged:
     then nothing has changed."""
     os.umask(0o077)
@@ -88,8 +88,10 @@ def restore(file: Path, where: Path, *, say: Say) -> None:
         sync_folder(target.path.parent)
     for package, now in _versions().items():
         if manifest[package] != now:
-            say(f"made with {package} {manifest[package]}; {now} is here and may want its database upgraded")
-    say(f"{target.path}: {len(manifest['files'])} files of {manifest['created']}, all as they were")
+            report(
+                f"made with {package} {manifest[package]}; {now} is here and may want its database upgraded"
+            )
+    report(f"{target.path}: {len(manifest['files'])} files of {manifest['created']}, all as they were")
 
 
 def _have_databases(folder: Folder, form: Form, stack: ExitStack) -> None:

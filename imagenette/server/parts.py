@@ -78,8 +78,8 @@ class Part:
         ended = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return ended is not None
 
-    def bury(self) -> str:
-        """End what the dead process left, and say what it died of."""
+    def clean_up(self) -> str:
+        """End what the dead process left; what it died of, in words."""
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -102,7 +102,7 @@ class Part:
             self._wait(5.0)
         if not self.has_died():
             self.process.kill()
-        self.bury()
+        self.clean_up()
 
     def workers(self) -> set[int]:
         """Process ids of those that it starts again by itself."""

@@ -1,11 +1,12 @@
-"""What a request may cost, and the gate in front of the service that holds every body to it."""
+"""What a request may cost, and the gate in front of the service that refuses a body which costs more."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from imagenette.guard import refuse
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -57,18 +58,18 @@ class BodyGate:
             await self._app(scope, receive, send)
             return
         if not _is_form(scope):
-            await _refuse(415, "the body must be multipart/form-data, in utf-8", send)
+            await refuse(scope, send, 415, "the body must be multipart/form-data, in utf-8")
             return
         parts: list[bytes] = []
         try:
             async with asyncio.timeout(self._limits.seconds):
                 await self._read(scope, receive, parts)
         except TimeoutError:
-            await _refuse(408, f"the body did not arrive within {self._limits.seconds:g} seconds", send)
+            await refuse(scope, send, 408, f"the body did not arrive within {self._limits.seconds:g} seconds")
         except _TooLargeError:
-            await _refuse(413, f"the body has more than {self._limits.body:,} bytes", send)
+            await refuse(scope, send, 413, f"the body has more than {self._limits.body:,} bytes")
         except _TooManyError:
-            await _refuse(503, "too busy: try again in a moment", send)
+            await refuse(scope, send, 503, "too busy: try again in a moment")
         except ConnectionAbortedError:
             pass  # nobody is there to be answered
         else:
@@ -118,13 +119,6 @@ class _TooManyError(Exception):
 
 class _TooLargeError(Exception):
     pass
-
-
-async def _refuse(status: int, detail: str, send: Send) -> None:
-    content = json.dumps({"detail": detail}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
 
 
 class SafeHeaders:

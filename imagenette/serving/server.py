@@ -1,13 +1,17 @@
-"""`imagenette serve`: the model fetched, the port taken, the service run until it is told to stop."""
+"""`imagenette serve`: take the port, load the model, answer until a signal comes.
+
+A stop loses nobody: connections that wait to be accepted are answered too, before the port is closed.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import signal
+import select
 import socket
 import threading
+import time
 from collections.abc import Sequence
-from types import FrameType
+from typing import Any
 
 import click
 import uvicorn
@@ -15,7 +19,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from imagenette.errors import InputError, RunError
 from imagenette.guard import LOOPBACK, Guard, one_password
-from imagenette.ports import listen
+from imagenette.ports import listen, refuse_new
+from imagenette.processes import stop_signals
 from imagenette.registry import is_model_folder
 from imagenette.registry.address import Address
 from imagenette.serving.app import create_app
@@ -24,6 +29,8 @@ from imagenette.serving.served import Follower, Served
 
 _GRACE = 15
 """Seconds that requests under way get after a signal."""
+_HEAD_GRACE = 0.5
+"""Seconds that a connection made just before a stop gets to send its request."""
 
 
 def serve(
@@ -45,7 +52,7 @@ def serve(
     password: to be asked for, with the user name `imagenette`.
     """
     listening = listen(host, port)
-    served = Served(model, tracking_uri, _say)
+    served = Served(model, tracking_uri, _print)
     in_folder = is_model_folder(model)
     address = None if in_folder else Address.parse(model)
     try:
@@ -53,16 +60,16 @@ def serve(
     except (InputError, RunError) as error:
         if not wait or in_folder:
             raise
-        _say(f"{error}; waiting for it")
+        _print(f"{error}; waiting for it")
     app = Guard(
         create_app(served, limits),
         hosts=hosts or (LOOPBACK if listening.getsockname()[0] in ("127.0.0.1", "::1") else ()),
         verify=one_password(password) if password else None,
     )
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
-            http=_impatient(limits.head_seconds),
+            http=_protocol(limits.head_seconds),
             limit_concurrency=limits.connections,
             log_level="warning",
             access_log=False,
@@ -74,18 +81,41 @@ def serve(
     if (moves and follow) or served.current is None:
         following.start()
     what = served.current.name if served.current else f"no model yet ({model})"
-    _say(f"{what} at http://{host}:{listening.getsockname()[1]}")
+    _print(f"{what} at http://{host}:{listening.getsockname()[1]}")
     _run(server, listening)
     following.stop()
 
 
-def _impatient(seconds: float) -> type[H11Protocol]:
+class _Server(uvicorn.Server):
+    """uvicorn's, which at a stop takes the connections that wait to be accepted before it closes its sockets:
+    the kernel would reset them."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        stopped = time.monotonic()
+        waiting = select.poll()
+        for listening in sockets or []:
+            refuse_new(listening)
+            waiting.register(listening, select.POLLIN)
+        while time.monotonic() < stopped + _HEAD_GRACE and (
+            waiting.poll(0) or self._expects_requests(stopped)
+        ):
+            await asyncio.sleep(0.005)  # the event loop accepts, and reads
+        await super().shutdown(sockets)
+
+    def _expects_requests(self, stopped: float) -> bool:
+        """Whether a connection that was made just before the stop has sent no request yet."""
+        connections: set[Any] = self.server_state.connections
+        return any(c.cycle is None and c.made > stopped - _HEAD_GRACE for c in list(connections))
+
+
+def _protocol(head_seconds: float) -> type[H11Protocol]:
     """uvicorn's HTTP/1.1, which closes a connection whose first request's head does not come in time."""
 
     class Impatient(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self.loop.call_later(seconds, self._close_if_silent)
+            self.made = time.monotonic()
+            self.loop.call_later(head_seconds, self._close_if_silent)
 
         def _close_if_silent(self) -> None:
             if self.cycle is None and not self.transport.is_closing():
@@ -96,24 +126,17 @@ def _impatient(seconds: float) -> type[H11Protocol]:
 
 def _run(server: uvicorn.Server, listening: socket.socket) -> None:
     """In a thread of its own: there uvicorn leaves the signals to us, and does not raise them again after a
-    stop that was asked for."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        server.force_exit = server.should_exit  # asked twice: at once
-        server.should_exit = True
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    stop."""
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="imagenette-serve")
-    try:
+    with stop_signals() as received:
         thread.start()
         while thread.is_alive():
-            thread.join(0.2)  # signal handlers run between two of these
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            thread.join(0.2)
+            server.should_exit = server.should_exit or bool(received)
+            server.force_exit = len(received) > 1  # a second signal stops it at once
     if not server.should_exit:
-        raise RunError("the service ended by itself; the lines above say why")
+        raise RunError("the service ended by itself; the lines above give the reason")
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     click.echo(f"imagenette: {line}", err=True)

@@ -28,7 +28,7 @@ from imagenette.errors import (
     hide_secrets,
 )
 from imagenette.files import write_whole
-from imagenette.processes import cores, follow_parent
+from imagenette.processes import cores, follow_parent, stop_signals
 from imagenette.study.checks import check_data, check_facts, check_same, facts, planned
 from imagenette.study.crew import Crew, Share, share_out, visible_gpus
 from imagenette.study.definition import Definition
@@ -43,7 +43,6 @@ from imagenette.tracking.client import resolve_uri
 from imagenette.tracking.outbox import count_lacking
 from imagenette.tracking.parent import StudyRun
 from imagenette.tracking.study_plan import OUTLINE
-from imagenette.training.launch import stop_requests
 from imagenette.training.readiness import process_count
 
 GLANCE = 0.5  # seconds between two looks at the rows; up to 2 where a look takes long
@@ -75,7 +74,7 @@ def run_study(definition: Definition, plan: Plan) -> int:
     shares = share_out(plan.workers, cores=cores(), gpus=visible_gpus())
     digests = check_data(definition, shares)
     storage = open_storage(plan.storage)
-    with said_in_one_line(), stop_requests() as stopping:
+    with said_in_one_line(), stop_signals() as stopping:
         study_id = open_study(storage, definition.name)
         queue = Queue(storage.engine, study_id)
         check_same(definition, queue.rows())

@@ -12,12 +12,10 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Iterator
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError
-from imagenette.processes import cores, follow_parent
+from imagenette.processes import cores, follow_parent, stop_signals
 from imagenette.results import Status
 from imagenette.tracking import environment
 from imagenette.training.job import Job, Result, check_output, claim_output
@@ -58,7 +56,7 @@ def train(job: Job) -> Result:
     from imagenette.training.hosts import HostLost, leave
 
     try:
-        with stop_requests() as stopping:
+        with stop_signals() as stopping:
             return train.run(job, dataset, stop=lambda: bool(stopping), prune=pruner())
     except HostLost as host:
         leave(host, lambda lost: mark_lost(job, lost))
@@ -126,19 +124,3 @@ def mark_lost(job: Job, host: HostLost) -> None:
                 ended = any(record.kind == "end" for record in outbox.records[-1:])
             if not ended:
                 lost(job, str(host).partition(": ")[0])
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Inside, SIGTERM and SIGINT only fill the list: the loop looks at it between two steps."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -17,7 +17,7 @@ from imagenette.server import watch as watch_module
 from imagenette.server.folder import Folder
 from imagenette.server.leftovers import MARK, end_leftovers
 from imagenette.server.parts import Part
-from imagenette.server.watch import Watch
+from imagenette.server.supervisor import Supervisor
 from tests.waiting import wait_until
 
 SLEEPS = "import time; open('up', 'w').close(); time.sleep(60)"
@@ -78,12 +78,12 @@ def test_a_part_that_is_killed_is_said_and_started_again_without_its_old_childre
         killed.append(old)
 
     killed: list[int] = []
-    with Watch(said.append) as watch:
+    with Supervisor(said.append) as supervisor:
         family = part(tmp_path, FAMILY)
-        watch.add(family)
-        watch.until_up()
+        supervisor.add(family)
+        supervisor.until_up()
         thread = later(kill)
-        watch.forever()
+        supervisor.forever()
     thread.join()
     assert killed, said
     assert said == [
@@ -101,12 +101,12 @@ def test_who_dies_again_and_again_is_given_up_after_growing_pauses(
     said: list[str] = []
     code = "import sys; open('up', 'w').close(); print('no disk'); sys.exit(3)"
     dying = part(tmp_path, "import time; open('up', 'w').close(); time.sleep(0.5)")
-    with pytest.raises(RunError) as end, Watch(said.append) as watch:  # noqa: PT012
-        watch.add(dying)
-        watch.until_up()
+    with pytest.raises(RunError) as end, Supervisor(said.append) as supervisor:  # noqa: PT012
+        supervisor.add(dying)
+        supervisor.until_up()
         dying.command = [sys.executable, "-c", code]
         began = time.monotonic()
-        watch.forever()
+        supervisor.forever()
     took = time.monotonic() - began
     log = tmp_path / "log"
     assert str(end.value) == f"sleeper died 5 times in a row (ended with code 3); the end of {log}: no disk"
@@ -116,9 +116,9 @@ def test_who_dies_again_and_again_is_given_up_after_growing_pauses(
 
 def test_who_never_answered_is_not_started_again(tmp_path: Path) -> None:
     said: list[str] = []
-    with pytest.raises(RunError) as end, Watch(said.append) as watch:  # noqa: PT012
-        watch.add(part(tmp_path, "1 / 0"))
-        watch.until_up()
+    with pytest.raises(RunError) as end, Supervisor(said.append) as supervisor:  # noqa: PT012
+        supervisor.add(part(tmp_path, "1 / 0"))
+        supervisor.until_up()
     assert said == []
     assert "sleeper died before it ever answered (ended with code 1)" in str(end.value)
     assert str(end.value).endswith("ZeroDivisionError: division by zero")
@@ -134,16 +134,16 @@ def test_parts_stop_in_reverse_order_and_asked_twice_at_once(tmp_path: Path) -> 
 
     parts = [part(tmp_path / name, code, name) for name, code in (("a", DEAF), ("b", SLEEPS), ("c", SLEEPS))]
     began = 0.0
-    with Watch(lambda line: None) as watch:
+    with Supervisor(lambda line: None) as supervisor:
         for one in parts:
             one.__class__ = Noted
-            watch.add(one)
-        watch.until_up()
+            supervisor.add(one)
+        supervisor.until_up()
         thread = later(lambda: None)
         began = time.monotonic()
         again = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
         again.start()
-        watch.forever()
+        supervisor.forever()
     thread.join()
     assert stopped == ["c", "b", "a"]
     assert 0.9 < time.monotonic() - began < 15, "a has twenty seconds, unless we are asked twice"
