@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from imagenette.drawing import dress, epoch_axis, head, legend, new_figure, percent
 from imagenette.report.conclusions import cut
 from imagenette.report.runs import Curve
 from imagenette.report.study import Arm, Study
-from imagenette.report.style import INK, Drawn, Look, Series, dress, legend, looks, new_figure, percent
+from imagenette.report.style import Drawn, Look, Series, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ def baseline_curves(study: Study) -> Drawn | None:
             for split, dashes in _SPLITS.items()
         ]
         _finish(drawn, axes, series, quantity)
-        _name(axes, quantity.capitalize())
+        head(axes, quantity.capitalize())
     if figure.axes[0].get_legend_handles_labels()[0]:
         legend(figure.axes[0], loc="lower right")
     return drawn
@@ -77,8 +78,8 @@ def train_and_test_curves(study: Study) -> Drawn | None:
     )
     left, right = figure.subplots(1, 2, sharey=True)
     _draw_arms(drawn, study, arms, {"train/accuracy": left, "test/accuracy": right})
-    _name(left, "Training images")
-    _name(right, "Test images")
+    head(left, "Training images")
+    head(right, "Test images")
     right.set_ylabel("")
     return drawn
 
@@ -132,25 +133,15 @@ def _shared(curves: Sequence[Curve]) -> tuple[Values, Values]:
 
 
 def _finish(drawn: Drawn, axes: Axes, series: Sequence[Series | None], quantity: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    found = [each for each in series if each]
+    epoch_axis(axes, {epoch for each in found for epoch in each.x})
     if quantity == "accuracy":
         percent(axes.yaxis)
         axes.set_ylabel("accuracy, %")
     else:
         axes.set_ylabel(quantity)
-    found = [each for each in series if each]
-    epochs = {epoch for each in found for epoch in each.x}
-    if len(epochs) == 1:
-        axes.set_xlim(min(epochs) - 0.5, min(epochs) + 0.5)
     dress(axes)
     drawn.curves.append((axes, found, quantity == "accuracy"))
-
-
-def _name(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=11, fontweight="bold", color=INK)
 
 
 def _over(arms: Sequence[Arm]) -> str:

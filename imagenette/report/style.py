@@ -1,26 +1,23 @@
-"""How figures look: one colour for an arm wherever it is drawn, inks that a page can turn dark, and what is
-behind each point for whoever points at it. Knows matplotlib, and no study."""
+"""What a page needs of a figure: one colour for an arm wherever it is drawn, inks that turn dark with the
+page, and the values behind each mark for whoever points at it. Knows matplotlib, and no study."""
 
 from __future__ import annotations
 
 import io
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from imagenette.drawing import COLOURS, GRID, INK, PAPER, drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, GRID, PAPER = "#1b1d21", "#e3e4e6", "#fefefe"
-"""Stand for a page's own colours: nothing else is drawn in them."""
 _PAGE = {INK: "var(--ink)", GRID: "var(--grid)", PAPER: "var(--paper)"}
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
-"""Okabe and Ito's palette, told apart by colour-blind readers too, on white and on black."""
+"""Inks that stand for a page's own colours: nothing else is drawn in them."""
 _DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)))
 _MARKERS = "osD^vPX"
 
@@ -37,8 +34,8 @@ class Look:
 def looks(arms: Sequence[str]) -> dict[str, Look]:
     """Arm -> its look, by its place among all of the study: up to seven have colours of their own, more go
     over viridis; neighbours differ in dashes and marker as well."""
-    if len(arms) <= len(_COLOURS):
-        colours: Sequence[str] = _COLOURS
+    if len(arms) <= len(COLOURS):
+        colours: Sequence[str] = COLOURS
     else:
         from matplotlib import colormaps
         from matplotlib.colors import to_hex
@@ -119,22 +116,6 @@ class Drawn:
         return inline(text.getvalue(), f"{prefix}{self.name}", self.tips)
 
 
-@contextmanager
-def drawing() -> Iterator[None]:
-    """Inside, names are drawn as they are ($ is no mathematics), and the same figure gives the same bytes."""
-    from matplotlib import rc_context
-
-    settings: dict[Any, Any] = {
-        "text.parse_math": False,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "imagenette",
-        "pdf.fonttype": 42,
-    }
-    with rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a browser has it
-        yield
-
-
 def inline(svg: str, name: str, tips: Mapping[str, str]) -> str:
     """An SVG file as a part of a page: its own ids, the page's inks, tips on its marks, no fixed size."""
     svg = svg[svg.index("<svg") :]
@@ -149,41 +130,3 @@ def inline(svg: str, name: str, tips: Mapping[str, str]) -> str:
     for ink, own in _PAGE.items():
         svg = svg.replace(ink, own)
     return svg
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Width and height in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
-
-
-def dress(axes: Axes, *, grid: Literal["x", "y"] | None = "y") -> None:
-    """The frame that every figure has."""
-    axes.set_facecolor("none")
-    axes.spines[["top", "right"]].set_visible(False)
-    for spine in axes.spines.values():
-        spine.set_color(INK)
-        spine.set_linewidth(0.8)
-    axes.tick_params(colors=INK, labelsize=10, width=0.8)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_color(INK)
-        axis.label.set_fontsize(10)
-    axes.title.set_color(INK)
-    if grid:
-        axes.grid(axis=grid, color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def percent(axis: Any) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_formatter(lambda share, _: f"{100 * share:.4g}")
-    axis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
-
-
-def legend(target: Any, **options: Any) -> None:
-    """Of axes or of a figure."""
-    made = target.legend(frameon=False, fontsize=9.5, labelcolor=INK, **options)
-    made.get_title().set_color(INK)
-    made.get_title().set_fontsize(9.5)

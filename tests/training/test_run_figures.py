@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imagenette.artifacts import confusion
 from imagenette.records import Epoch, Predictions
-from imagenette.training.run_figures import confusion, write_summary
+from imagenette.results import FINAL, SELECTED
+from imagenette.training.run_figures import write_summary
 
 
 def history(count: int, *, holdout: bool = True) -> list[Epoch]:
@@ -52,7 +54,7 @@ def summarize(folder: Path, classes: int, epochs: int, count: int = 400, side: i
     return write_summary(
         folder,
         history(epochs),
-        {"last": last, "selected": Predictions(last.label, other.predicted, other.share)},
+        {FINAL: last, SELECTED: Predictions(last.label, other.predicted, other.share)},
         names=[f"val/{i}.jpg" for i in range(count)],
         classes=[f"n{i:08d}" for i in range(classes)],
         labels=[f"class number {i}" for i in range(classes)],
@@ -99,7 +101,7 @@ def test_a_class_nobody_predicted_has_no_precision(tmp_path: Path) -> None:
     write_summary(
         tmp_path,
         history(2, holdout=False),
-        {"last": last},
+        {FINAL: last},
         names=["a", "b", "c"],
         classes=["x", "y", "z"],
         labels=["x", "y", "z"],
@@ -120,7 +122,7 @@ def test_no_mistakes_is_a_picture_too(tmp_path: Path) -> None:
     write_summary(
         tmp_path,
         history(1),
-        {"last": perfect},
+        {FINAL: perfect},
         names=list("abcd"),
         classes=["0", "1"],
         labels=["0", "1"],
