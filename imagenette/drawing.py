@@ -146,8 +146,8 @@ def confusion_matrix(
     colours: name of a colour map. mark: (true, predicted) -> an id for the count that is drawn there.
     """
     few = len(labels) <= _MOST_COUNTS
-    side = float(np.clip(0.62 * len(labels) + 2.4, 4.6, 12))
-    figure.set_size_inches(side + 0.6, side)
+    side = float(np.clip(0.52 * len(labels) + 2.2, 4.4, 11))
+    figure.set_size_inches(side + 0.9, side)
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap=colours, vmin=0, vmax=1)

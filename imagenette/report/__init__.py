@@ -15,8 +15,6 @@ A study under way shows itself with the same tables and figures: see `imagenette
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -135,21 +133,15 @@ def _read_study(reader: Reader, name: str, known: Callable[[str], StudyPlan | No
         instead = "that of the same name among the shipped studies is taken" if plan else "the runs' tags are"
         problems.append(f"What the study planned is not on the server ({tracked.problem}): {instead}.")
     if len(tracked.parents) > 1:
-        ids = ", ".join(parent.run_id for parent in tracked.parents)
+        ids = ", ".join(tracked.parents)
         problems.append(f"The study has {len(tracked.parents)} parent runs, the newest first: {ids}.")
-    newest = tracked.parents[0] if tracked.parents else None
-    study = assemble(
-        name,
-        plan,
-        tracked.runs,
-        problems=problems,
-        status=newest.status if newest else "",
-        parent=newest.run_id if newest else None,
-    )
+    parent = next(iter(tracked.parents), None)
+    status = tracked.status
+    study = assemble(name, plan, tracked.runs, problems=problems, status=status, parent=parent)
     address, server = "", urlsplit(reader.uri)
     shareable = server.hostname not in ("localhost", "127.0.0.1", "::1") and "@" not in server.netloc
-    if newest and server.scheme in ("http", "https") and shareable:
-        address = f"{reader.uri.rstrip('/')}/#/experiments/{tracked.experiment_id}/runs/{newest.run_id}"
+    if parent and server.scheme in ("http", "https") and shareable:
+        address = f"{reader.uri.rstrip('/')}/#/experiments/{tracked.experiment_id}/runs/{parent}"
     return StudyReport.of(study, published(plan) if plan else None, address=address)
 
 
@@ -167,7 +159,7 @@ def _write(reader: Reader, reports: Sequence[StudyReport], request: Request, *, 
             with_figures, files = write_study(report, own, folder, refresh=refresh)
             drawn.append(with_figures)
             if request.log and report.study.parent is not None:
-                _log(reader, report.study.parent, folder, files)
+                reader.log(report.study.parent, folder, files)
         write_whole(request.out / "report.html", page(drawn, refresh=refresh), fsync=False)
         text = markdown(drawn, lambda report: f"{report.folder}/")
         write_whole(request.out / "report.md", text, fsync=False)
@@ -176,16 +168,6 @@ def _write(reader: Reader, reports: Sequence[StudyReport], request: Request, *, 
     if request.readme:
         links = _links(request.readme, request.out)
         put_into(request.readme, markdown(drawn, links, brief=True))
-
-
-def _log(reader: Reader, run_id: str, folder: Path, files: Sequence[Path]) -> None:
-    """These files and no others: the folder may hold more."""
-    with tempfile.TemporaryDirectory(prefix="imagenette-") as temp:
-        for file in files:
-            copy = Path(temp) / file.relative_to(folder)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, copy)
-        reader.log(run_id, Path(temp))
 
 
 def _links(document: Path, out: Path) -> Callable[[StudyReport], str | None]:
@@ -197,11 +179,10 @@ def _links(document: Path, out: Path) -> Callable[[StudyReport], str | None]:
 def _check_writable(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".{os.getpid()}"
-        probe.touch()
-        probe.unlink()
     except OSError as error:
         raise InputError(f"out={out} cannot be written: {error.strerror}") from None
+    if not os.access(out, os.W_OK):
+        raise InputError(f"out={out} cannot be written: no permission")
 
 
 __all__ = ["Request", "report"]

@@ -84,8 +84,7 @@ def _on_one_data_set(runs: Sequence[TrackedRun], problems: list[str]) -> list[Tr
     names = ", ".join(f"{d[:8] or 'unknown'} ({c} runs)" for d, c in count.most_common())
     problems.append(
         f"The runs are on {len(count)} data sets: {names}. Those on {digest[:8] or 'unknown'} are shown, the "
-        f"others left out: {', '.join(_called(run) for run in others[:_MOST])}"
-        + (f" and {len(others) - _MOST} more." if len(others) > _MOST else ".")
+        f"others left out: {_some([_called(run) for run in others])}."
     )
     return [run for run in runs if run.data_digest == digest or not run.finished]
 
@@ -214,16 +213,15 @@ def _complain(arms: Sequence[Arm], plan: StudyPlan | None, problems: list[str]) 
         for wrong in run.complaints():
             complaints.setdefault(wrong, []).append(_called(run))
     for wrong, names in complaints.items():
-        more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-        problems.append(f"{', '.join(names[:_MOST])}{more}: {wrong}.")
+        problems.append(f"{_some(names)}: {wrong}.")
     planned = plan.seeds if plan and plan.arms else ()
     for arm in arms if planned else ():
         unplanned = [str(run.seed) for run in arm.runs if run.seed is not None and run.seed not in planned]
         if unplanned:
             problems.append(
                 f"{arm.name} has runs of seeds that are not planned, which count: "
-                f"{', '.join(unplanned[:_MOST])}. Adding seeds until a difference shows would find one where "
-                "there is none."
+                f"{_some(unplanned)}. Adding seeds until a difference shows would find one where there is "
+                "none."
             )
     for arm in arms:
         if differing := _differing_knobs(arm):
@@ -262,6 +260,10 @@ def _canonical(text: str) -> str:
 
 def _called(run: TrackedRun) -> str:
     return f"run {run.run_id} ({run.arm or run.name}, {_seed(run.seed)})"
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:_MOST])}{f' and {len(names) - _MOST} more' * (len(names) > _MOST)}"
 
 
 def _first(runs: Sequence[TrackedRun], problems: list[str], words: str) -> Sequence[TrackedRun]:

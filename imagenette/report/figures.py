@@ -16,7 +16,6 @@ from imagenette.drawing import (
     drawing,
     dress,
     legend,
-    new_figure,
     percent,
     write_on,
 )
@@ -45,14 +44,13 @@ def accuracy(study: Study, *, so_far: bool = False) -> Drawn | None:
     arms = [arm for arm in study.ranked if any(arm.shares(metric) for metric in shapes)][:MOST_ARMS]
     if not arms:
         return None
-    figure = new_figure(6.4, 1.5 + 0.52 * len(arms))
     bar = f"; the bar is the 95 % interval ({METRICS[study.metric]})" if not so_far else ""
     drawn = Drawn(
         name="accuracy",
         caption=f"Accuracy by arm: a mark a mean{bar}, a dot a run.{cut(study, arms)}",
-        figure=figure,
+        size=(6.4, 1.5 + 0.52 * len(arms)),
     )
-    axes, look = figure.subplots(), looks([arm.name for arm in study.arms])
+    axes, look = drawn.figure.subplots(), looks([arm.name for arm in study.arms])
     for place, arm in enumerate(arms):
         for metric, (marker, shift, fill) in shapes.items():
             estimate, shares = arm.estimate(metric), arm.shares(metric)
@@ -62,8 +60,7 @@ def accuracy(study: Study, *, so_far: bool = False) -> Drawn | None:
             words = f"{arm.name}: {100 * estimate.mean:.2f} % ({METRICS[metric]}, n={estimate.n})"
             if metric == study.metric and not so_far and (interval := estimate.interval):
                 own = drawn.tip(f"{words}, 95 % [{100 * interval.low:.2f}, {100 * interval.high:.2f}]")
-                ends = [max(0, interval.low), min(1, interval.high)]
-                axes.plot(ends, [y, y], color=colour, linewidth=2, gid=own)
+                axes.plot([interval.low, interval.high], [y, y], color=colour, linewidth=2, gid=own)
             if metric == study.metric and len(shares) > 1:
                 axes.plot(shares, [y] * len(shares), ".", color=colour, markersize=6, alpha=0.6)
             own = drawn.tip(words)
@@ -74,16 +71,18 @@ def accuracy(study: Study, *, so_far: bool = False) -> Drawn | None:
             axes.plot([value], [place], "D", color=INK, fillstyle="none", markersize=6, gid=own)
     _name_arms(axes, arms)
     percent(axes.xaxis)
-    test = all(split_of(metric) == "test" for metric in shapes)
-    axes.set_xlabel("test accuracy, %" if test else "accuracy, %")
+    of_test = all(split_of(metric) == "test" for metric in shapes)
+    axes.set_xlabel("test accuracy, %" if of_test else "accuracy, %")
     dress(axes, grid="x")
-    used = [metric for metric in shapes if any(arm.shares(metric) for arm in arms)]
-    words_of = {m: METRICS[m].removeprefix("test, ") if test else METRICS[m] for m in used}
-    marks = [_mark(shapes[m][0], shapes[m][2], words_of[m]) for m in used]
+    marks = []
+    for metric, (marker, _, fill) in shapes.items():
+        if any(arm.shares(metric) for arm in arms):
+            words = METRICS[metric].removeprefix("test, ") if of_test else METRICS[metric]
+            marks.append(_mark(marker, fill, words + " (objective)" * (so_far and metric == study.metric)))
     if any(BEST in arm.reference for arm in arms) and not study.other_conditions:
-        marks.append(_mark("D", "none", "reference"))
+        marks.append(_mark("D", "none", "reference, best epoch"))
     loc = "outside lower left" if so_far else "outside upper left"
-    legend(figure, handles=marks, loc=loc, ncols=4, handletextpad=0.2, columnspacing=1.2)
+    legend(drawn.figure, handles=marks, loc=loc, ncols=4, handletextpad=0.2, columnspacing=1.2)
     return drawn
 
 
@@ -92,14 +91,13 @@ def optimism(study: Study) -> Drawn | None:
     arms = [arm for arm in study.ranked if arm.optimism][:MOST_ARMS]
     if not arms or study.chosen_on_test:
         return None
-    figure = new_figure(6.4, 1.2 + 0.36 * len(arms))
     drawn = Drawn(
         name="optimism",
         caption="Optimism: how much higher the epoch that is best on the test set scores there than the "
         f"epoch selected on the holdout; a dot a run, a bar a mean.{cut(study, arms)}",
-        figure=figure,
+        size=(6.4, 1.2 + 0.36 * len(arms)),
     )
-    axes, look = figure.subplots(), looks([arm.name for arm in study.arms])
+    axes, look = drawn.figure.subplots(), looks([arm.name for arm in study.arms])
     for place, arm in enumerate(arms):
         colour = look[arm.name].colour
         for gain in arm.optimism:
@@ -123,23 +121,20 @@ def cost(study: Study) -> Drawn | None:
     known = [(arm, seconds) for arm, seconds in timed if seconds][:MOST_ARMS]
     if len(known) < 2:
         return None
-    figure = new_figure(6.4, 3.9)
     drawn = Drawn(
         name="cost",
         caption=f"Accuracy ({METRICS[study.metric]}, 95 % interval) against the time of one run."
         f"{cut(study, [arm for arm, _ in known])}",
-        figure=figure,
     )
-    axes, look = figure.subplots(), looks([arm.name for arm in study.arms])
+    axes, look = drawn.figure.subplots(), looks([arm.name for arm in study.arms])
     times = [seconds for _, seconds in known]
     unit, per = ("hours", 3600) if max(times) > 3 * 3600 else ("minutes", 60)
     for arm, seconds in known:
         estimate, style = arm.estimate(study.metric), look[arm.name]
         assert estimate.mean is not None
         x = seconds / per
-        if estimate.interval:
-            ends = [max(0, estimate.interval.low), min(1, estimate.interval.high)]
-            axes.plot([x, x], ends, color=style.colour)
+        if span := estimate.interval:
+            axes.plot([x, x], [span.low, span.high], color=style.colour)
         own = drawn.tip(f"{arm.name}: {100 * estimate.mean:.2f} %, {x:.3g} {unit}")
         label = study.short(arm)
         axes.plot([x], [estimate.mean], style.marker, color=style.colour, markersize=8, label=label, gid=own)
@@ -153,7 +148,7 @@ def cost(study: Study) -> Drawn | None:
     axes.set_ylabel("test accuracy, %")
     dress(axes)
     if len(known) <= 12:
-        legend(figure, loc="outside right upper", title=study.knob)
+        legend(drawn.figure, loc="outside right upper", title=study.knob)
     for arm, seconds in known if len(known) > 12 else ():
         mean = arm.estimate(study.metric).mean or 0.0
         axes.annotate(study.short(arm), (seconds / per, mean), (4, 3), textcoords="offset points", fontsize=6)
@@ -179,13 +174,12 @@ def heat_map(study: Study) -> Drawn | None:
         shares[place] = np.nan if mean is None else mean
     if np.isnan(shares).all() or len(grid) < shares.size:
         return None
-    figure = new_figure(max(5.0, 1.5 + 0.95 * len(columns)), max(3.0, 1.4 + 0.62 * len(rows)))
     drawn = Drawn(
         name="grid",
         caption=f"Accuracy ({METRICS[study.metric]}, mean over seeds) by {down} and {across}.",
-        figure=figure,
+        size=(max(5.0, 1.5 + 0.95 * len(columns)), max(3.0, 1.4 + 0.62 * len(rows))),
     )
-    axes = figure.subplots()
+    axes = drawn.figure.subplots()
     image = axes.imshow(shares, cmap="viridis", aspect="auto")
     for (row, column), arm in grid.items():
         share = shares[row, column]
@@ -199,7 +193,7 @@ def heat_map(study: Study) -> Drawn | None:
     axes.set_xlabel(across)
     axes.set_ylabel(down)
     dress(axes, grid=None)
-    colour_bar(figure, image, axes, "test accuracy, %")
+    colour_bar(drawn.figure, image, axes, "test accuracy, %")
     return drawn
 
 
@@ -212,7 +206,6 @@ def confusion(champion: Champion) -> Drawn:
         caption=f"The champion (version {champion.version}, run {champion.run_id}, study {champion.study}): "
         f"{100 * right / max(total, 1):.2f} % of {total:,} test images right. Rows are true classes, columns "
         "what it said.",
-        figure=new_figure(),
     )
 
     def mark(true: int, predicted: int) -> str:

@@ -37,21 +37,15 @@ AT_ONCE = 8
 _TRAININGS = ("run", "trial", "reused")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parent:
-    """The run that a study is shown under."""
-
-    run_id: str
-    status: str
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tracked:
     """All that the server has of a study."""
 
     experiment_id: str
-    parents: tuple[Parent, ...]
-    """The newest first; more than one where a study was made anew."""
+    parents: tuple[str, ...]
+    """Ids of the runs that it is shown under, the newest first; several where a study was made anew."""
+    status: str
+    """How the newest of them stands; empty without one."""
     plan: StudyPlan | None
     """None where no parent run says what was planned."""
     problem: str
@@ -101,75 +95,73 @@ class Reader:
     def study(self, name: str) -> Tracked:
         """All of a study. InputError if the server knows no run of that name."""
         with one_line(self.uri):
-            return self._study(name)
+            parents, children = [], []
+            for run in self._search(f"tags.study = {quoted(name)}"):
+                role = run.data.tags.get("role")
+                if role == "study":
+                    parents.append(run)
+                elif role in (None, *_TRAININGS):
+                    children.append(run)
+            if not parents and not children:
+                raise InputError(
+                    f"study {name}: no run in experiment {self.experiment!r} of {hide_secrets(self.uri)} has "
+                    f"the tag study={name}{self._known()}"
+                )
+            parents.reverse()
+            plan, problem = self._plan(parents)
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                runs = tuple(pool.map(self._whole, children))
+            return Tracked(
+                experiment_id=self._id,
+                parents=tuple(run.info.run_id for run in parents),
+                status=_status(parents[0]) if parents else "",
+                plan=plan,
+                problem=problem,
+                runs=runs,
+            )
 
     def champion(self, name: str) -> Champion | None:
         """The registered model's champion; None if there is none, or its predictions are gone."""
-        with one_line(self.uri):
-            return self._champion(name)
+        from mlflow.exceptions import MlflowException
 
-    def log(self, run_id: str, folder: Path) -> None:
-        """Show a report under a run, at `report/`, over what an earlier one left there."""
         with one_line(self.uri):
-            self._client.log_artifacts(run_id, str(folder), "report")
+            try:
+                version = self._client.get_model_version_by_alias(name, "champion")
+            except MlflowException:
+                return None
+            run_id = version.run_id or version.tags.get("run_id")
+            run = get_run(self._client, run_id) if run_id else None
+            if run is None:
+                return None
+            try:
+                names = self._file(run.info.artifact_uri, CLASSES, read_classes)
+                answers = self._file(run.info.artifact_uri, PREDICTIONS, read_predictions)
+                place = {folder: number for number, folder in enumerate(names)}
+                true = [place[folder] for folder in answers.labels]
+                predicted = [place[folder] for folder in answers.predicted[SELECTED]]
+                counts = np.zeros((len(names), len(names)), dtype=np.int64)
+                np.add.at(counts, (true, predicted), 1)
+            except (InputError, KeyError):
+                return None
+            return Champion(
+                version=str(version.version),
+                run_id=run.info.run_id,
+                study=run.data.tags.get("study", "none"),
+                data_digest=run.data.tags.get("data_digest", ""),
+                classes=tuple(names.values()),
+                counts=counts,
+            )
+
+    def log(self, run_id: str, folder: Path, files: Iterable[Path]) -> None:
+        """Show these files of a folder under a run, at `report/`, over what an earlier report left there."""
+        with one_line(self.uri):
+            for file in files:
+                place = Path("report") / file.parent.relative_to(folder)
+                self._client.log_artifact(run_id, str(file), place.as_posix())
 
     def launched(self) -> AbstractContextManager[Callable[[str], None]]:
         """Gives what writes a report's result into the run that `mlflow run -e report` made, if it did."""
         return launched(self._client, "report")
-
-    def _study(self, name: str) -> Tracked:
-        parents, children = [], []
-        for run in self._search(f"tags.study = {quoted(name)}"):
-            role = run.data.tags.get("role")
-            if role == "study":
-                parents.append(run)
-            elif role in (None, *_TRAININGS):
-                children.append(run)
-        if not parents and not children:
-            raise InputError(
-                f"study {name}: no run in experiment {self.experiment!r} of {hide_secrets(self.uri)} has "
-                f"the tag study={name}{self._known()}"
-            )
-        parents.reverse()
-        plan, problem = self._plan(parents)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            runs = tuple(pool.map(self._whole, children))
-        return Tracked(
-            experiment_id=self._id,
-            parents=tuple(Parent(run_id=run.info.run_id, status=_status(run)) for run in parents),
-            plan=plan,
-            problem=problem,
-            runs=runs,
-        )
-
-    def _champion(self, name: str) -> Champion | None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            version = self._client.get_model_version_by_alias(name, "champion")
-        except MlflowException:
-            return None
-        run_id = version.run_id or version.tags.get("run_id")
-        run = get_run(self._client, run_id) if run_id else None
-        if run is None:
-            return None
-        try:
-            names = self._file(run.info.artifact_uri, CLASSES, read_classes)
-            answers = self._file(run.info.artifact_uri, PREDICTIONS, read_predictions)
-            place = {folder: number for number, folder in enumerate(names)}
-            cells = zip(answers.labels, answers.predicted[SELECTED], strict=True)
-            counts = np.zeros((len(names), len(names)), dtype=np.int64)
-            np.add.at(counts, tuple(np.array([(place[true], place[given]) for true, given in cells]).T), 1)
-        except (InputError, KeyError):
-            return None
-        return Champion(
-            version=str(version.version),
-            run_id=run.info.run_id,
-            study=run.data.tags.get("study", "none"),
-            data_digest=run.data.tags.get("data_digest", ""),
-            classes=tuple(names.values()),
-            counts=counts,
-        )
 
     def _search(self, query: str, *, newest: bool = False) -> Iterator[Run]:
         order = ["attributes.start_time DESC" if newest else "attributes.start_time ASC"]

@@ -10,22 +10,10 @@ from typing import Self
 from imagenette.report.compare import Comparison, compare
 from imagenette.report.conclusions import conclusions
 from imagenette.report.study import Study
-from imagenette.report.style import Panel
+from imagenette.report.style import SavedFigure
 from imagenette.report.tables import Table, arms_table, comparisons_table
 
 _MOST = 20  # arms whose missing runs are listed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """Drawn and saved: NAME.svg, NAME.pdf, NAME.png in `figures/`."""
-
-    name: str
-    caption: str
-    svg: str
-    """As a part of a page."""
-    tips: dict[str, str]
-    panels: list[Panel]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +26,7 @@ class StudyReport:
     tables: list[Table]
     published: StudyReport | None = None
     """The published numbers, tested in the same way."""
-    figures: list[Figure] = field(default_factory=list)
+    figures: list[SavedFigure] = field(default_factory=list)
     address: str = ""
     """Of the parent run in MLflow's pages; empty without a server that has pages."""
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagenette.drawing import COLOURS, GRID, INK, PAPER, drawing
+from imagenette.drawing import COLOURS, GRID, INK, PAPER, drawing, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,15 +58,18 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel:
-    """Where a figure's axes lie, in points from its upper left, and what is drawn in them."""
+class SavedFigure:
+    """Drawn and saved: NAME.svg, NAME.pdf, NAME.png in `figures/`."""
 
-    box: tuple[float, float, float, float]
-    """Left, top, width, height."""
-    span: tuple[float, float]
-    """What the left and the right edge stand for."""
-    series: list[Series]
-    percent: bool
+    name: str
+    caption: str
+    svg: str
+    """As a part of a page."""
+    tips: dict[str, str]
+    """Mark's id -> what it says when pointed at."""
+    panels: list[dict[str, Any]]
+    """Of each axes with curves: `box` (left, top, width, height, in points from the upper left), `span` (what
+    its left and right edge stand for), `series` (each a Series), `percent` (whether they are shares)."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -75,10 +78,15 @@ class Drawn:
 
     name: str
     caption: str
-    figure: Figure
+    size: InitVar[tuple[float, float]] = (6.4, 3.9)
+    """Width and height in inches."""
+    figure: Figure = field(init=False)
     tips: dict[str, str] = field(default_factory=dict)
     """Mark's id -> what it says when pointed at."""
     curves: list[tuple[Axes, list[Series], bool]] = field(default_factory=list)
+
+    def __post_init__(self, size: tuple[float, float]) -> None:
+        self.figure = new_figure(*size)
 
     def tip(self, text: str) -> str:
         """An id for a mark that says this."""
@@ -86,24 +94,13 @@ class Drawn:
         self.tips[mark] = text
         return mark
 
-    def settle(self) -> Drawn:
+    def settle(self) -> None:
         """Lay it out once, for all its forms."""
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine("none")
-        return self
 
-    def panels(self) -> list[Panel]:
-        width, height = (72 * side for side in self.figure.get_size_inches())
-        found = []
-        for axes, series, percent in self.curves:
-            box = axes.get_position()
-            corner = (box.x0 * width, (1 - box.y1) * height, box.width * width, box.height * height)
-            low, high = axes.get_xlim()
-            found.append(Panel(box=corner, span=(low, high), series=series, percent=percent))
-        return found
-
-    def save(self, folder: Path, *, prefix: str = "") -> str:
-        """Write NAME.svg, NAME.pdf and NAME.png into a folder; the SVG as a page has it inside.
+    def save(self, folder: Path, *, prefix: str = "") -> SavedFigure:
+        """Write NAME.svg, NAME.pdf and NAME.png into a folder.
 
         prefix: of the page's ids, where it shows figures of the same name of several studies.
         """
@@ -113,7 +110,16 @@ class Drawn:
             self.figure.savefig(folder / f"{self.name}.pdf", metadata={"CreationDate": None})
             self.figure.savefig(folder / f"{self.name}.png", dpi=144)
         (folder / f"{self.name}.svg").write_text(text.getvalue(), encoding="utf-8")
-        return inline(text.getvalue(), f"{prefix}{self.name}", self.tips)
+        svg = inline(text.getvalue(), f"{prefix}{self.name}", self.tips)
+        panels = [self._panel(*curves) for curves in self.curves]
+        return SavedFigure(name=self.name, caption=self.caption, svg=svg, tips=self.tips, panels=panels)
+
+    def _panel(self, axes: Axes, series: list[Series], percent: bool) -> dict[str, Any]:
+        width, height = (72 * side for side in self.figure.get_size_inches())
+        box = axes.get_position()
+        corner = (box.x0 * width, (1 - box.y1) * height, box.width * width, box.height * height)
+        drawn = [asdict(each) for each in series]
+        return {"box": corner, "span": axes.get_xlim(), "series": drawn, "percent": percent}
 
 
 def inline(svg: str, name: str, tips: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from imagenette.files import write_whole
 from imagenette.report.conclusions import method
 from imagenette.report.csv_tables import arms_csv, comparisons_csv, runs_csv
 from imagenette.report.figures import NAMES, draw_all
-from imagenette.report.study_report import Figure, StudyReport
+from imagenette.report.study_report import StudyReport
 from imagenette.report.tables import plain
 
 if TYPE_CHECKING:
@@ -33,16 +33,7 @@ def write_study(
     study = report.study
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     prefix = f"{report.folder}-"
-    figures = [
-        Figure(
-            name=drawn.name,
-            caption=drawn.caption,
-            svg=drawn.save(folder / "figures", prefix=prefix),
-            tips=drawn.tips,
-            panels=drawn.panels(),
-        )
-        for drawn in draw_all(study, champion)
-    ]
+    figures = [drawn.save(folder / "figures", prefix=prefix) for drawn in draw_all(study, champion)]
     report = replace(report, figures=figures)
     texts = {
         "report.html": page([report], refresh=refresh),
@@ -79,7 +70,6 @@ def page(reports: Sequence[StudyReport], *, refresh: int | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["panels"] = lambda figure: [asdict(panel) for panel in figure.panels]
     return environment.get_template("report.html.j2").render(
         reports=reports,
         style=(PAGE / "report.css").read_text("utf-8"),

@@ -139,7 +139,7 @@ def write_figure(path: Path, plan: StudyPlan, rows: Sequence[Row]) -> None:
             figure = _draw_search(plan, rows)
         title = "\n".join(textwrap.wrap(plan.title, 80))
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-        words = " ".join([_how_far(plan, rows), figure.axes[0].get_title(loc="left")]).strip()
+        words = f"{_how_far(plan, rows)}{figure.axes[0].get_title(loc='left')}"
         figure.axes[0].set_title(words, loc="left", fontsize=9, color=GREY)
     write_png(figure, path)
 
@@ -153,8 +153,8 @@ def _draw_arms(plan: StudyPlan, rows: Sequence[Row]) -> Figure:
     drawn = accuracy(replace(study, arms=tuple(a for a in study.arms if a.name in best)), so_far=True)
     assert drawn is not None
     drawn.figure.set_size_inches(9, drawn.figure.get_figheight() + 0.7)
-    if len(study.arms) > MOST_ARMS:
-        drawn.figure.axes[0].set_title(f"(the best {MOST_ARMS} of {len(study.arms)} arms)", loc="left")
+    cut = f"; the best {MOST_ARMS} of {len(study.arms)} arms" * (len(study.arms) > MOST_ARMS)
+    drawn.figure.axes[0].set_title(f"; a mark a mean, a dot a run{cut}", loc="left")
     return drawn.figure
 
 

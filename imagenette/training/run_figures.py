@@ -5,15 +5,22 @@ Writes files into a folder; knows records and arrays, neither tensors nor MLflow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from imagenette import artifacts
-from imagenette.artifacts import confusion
+from imagenette.artifacts import (
+    CLASSES,
+    HISTORY,
+    PREDICTIONS,
+    confusion,
+    write_classes,
+    write_history,
+    write_predictions,
+)
 from imagenette.drawing import (
     BLUE,
     GREY,
@@ -62,27 +69,20 @@ def write_summary(
     """
     classes = labels if classes is None else classes
     folder.mkdir(parents=True, exist_ok=True)
-    files: dict[str, Callable[[Path], None]] = {
-        "curves.png": lambda path: draw_curves(path, history, selected_epoch),
-        artifacts.HISTORY: lambda path: artifacts.write_history(path, history),
-    }
+    draw_curves(folder / "curves.png", history, selected_epoch)
+    write_history(folder / HISTORY, history)
+    files = ["curves.png", HISTORY]
     if predictions:
         judged = predictions.get(SELECTED, predictions[FINAL])
-        which = f"epoch {selected_epoch}" if SELECTED in predictions and selected_epoch else "last epoch"
         counts = confusion(judged, len(labels))
-        files |= {
-            "confusion.png": lambda path: draw_confusion(path, judged, labels, which),
-            artifacts.CLASSES: lambda path: artifacts.write_classes(
-                path, counts, classes=classes, labels=labels
-            ),
-            artifacts.PREDICTIONS: lambda path: artifacts.write_predictions(
-                path, predictions, names=names, classes=classes
-            ),
-        }
+        which = f"epoch {selected_epoch}" if SELECTED in predictions and selected_epoch else "last epoch"
+        draw_confusion(folder / "confusion.png", counts, labels, which)
+        write_classes(folder / CLASSES, counts, classes=classes, labels=labels)
+        write_predictions(folder / PREDICTIONS, predictions, names=names, classes=classes)
+        files += ["confusion.png", CLASSES, PREDICTIONS]
         if images is not None:
-            files["worst.png"] = lambda path: draw_worst(path, judged, labels, images, which)
-    for name, write in files.items():
-        write(folder / name)
+            draw_worst(folder / "worst.png", judged, labels, images, which)
+            files.append("worst.png")
     return [folder / name for name in files]
 
 
@@ -132,11 +132,12 @@ def _mark_selected(left: Axes, right: Axes, selected: int, history: Sequence[Epo
     )
 
 
-def draw_confusion(path: Path, predictions: Predictions, labels: Sequence[str], which: str) -> None:
+def draw_confusion(path: Path, counts: npt.NDArray[np.int64], labels: Sequence[str], which: str) -> None:
     """How many images of each class were taken for which. which: the epoch, in words."""
     figure = new_figure()
-    axes = confusion_matrix(figure, confusion(predictions, len(labels)), labels, colours="Blues")
-    head(axes, f"{predictions.accuracy:.2%} of {len(predictions.label):,} test images, {which}")
+    axes = confusion_matrix(figure, counts, labels, colours="Blues")
+    right, total = int(np.trace(counts)), int(counts.sum())
+    head(axes, f"{right / total:.2%} of {total:,} test images, {which}")
     write_png(figure, path, **_TIGHT)
 
 

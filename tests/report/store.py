@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 import zlib
 from collections.abc import Mapping
@@ -138,8 +137,3 @@ class Store:
             speed_images_per_second=100.0 + index,
             speed_epoch_seconds=60.0,
         )
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
