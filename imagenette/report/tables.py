@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from imagenette.report.compare import Comparison
@@ -108,22 +107,18 @@ def arms_table(study: Study, *, so_far: bool = False) -> Table:
         columns[f"{words}, %"] = _accuracy(metric, intervals=not so_far)
     if so_far and study.chosen_on_test and study.objective != SELECTED:
         del columns[f"{METRICS[SELECTED]}, %"]  # it is the best epoch on the test set
-    if any(BEST in arm.reference for arm in study.arms):
-        columns["reference (best epoch, one run), %"] = lambda a: _number(
-            a.reference.get(BEST), 100, "{:.2f}"
-        )
+    published = {key for arm in study.arms for key in arm.reference}
+    if BEST in published:
+        columns["reference (best epoch, one run), %"] = _published(BEST, 100, "{:.2f}")
         if not so_far:
             columns["in our interval"] = lambda arm: inside(arm, study.other_conditions)
-    for column, what, unit, form in (
-        ("parameters, M", "parameters", 1e-6, "{:.2f}"),
-        ("MB", "weights_bytes", 1e-6, "{:.1f}"),
-        ("images/s", "images_per_second", 1.0, "{:.0f}"),
-        ("minutes a run", "seconds", 1 / 60, "{:.1f}"),
-    ):
-        columns[column] = partial(_mean, what, unit, form)
-    for column, key in (("reference: MB", "size_mb"), ("reference: hours", "hours")):
-        if any(f"reference/{key}" in arm.reference for arm in study.arms):
-            columns[column] = partial(_published, f"reference/{key}")
+    columns["parameters, M"] = _mean("parameters", 1e-6, "{:.2f}")
+    columns["MB"] = _mean("weights_bytes", 1e-6, "{:.1f}")
+    columns["images/s"] = _mean("images_per_second", 1, "{:.0f}")
+    columns["minutes a run"] = _mean("seconds", 1 / 60, "{:.1f}")
+    for column, key in (("reference: MB", "reference/size_mb"), ("reference: hours", "reference/hours")):
+        if key in published:
+            columns[column] = _published(key, 1, "{:g}")
     if so_far:
         columns["missing"] = lambda arm: Cell(_by_state(arm.missing))
     if len({run.tags.get("device") for run in study.runs}) > 1:  # else it stands above the table
@@ -220,12 +215,12 @@ def _by_state(missing: Sequence[str]) -> str:
     return "; ".join(f"{state}: {', '.join(named)}" for state, named in seeds.items())
 
 
-def _mean(what: str, unit: float, form: str, arm: Arm) -> Cell:
-    return _number(arm.mean(what), unit, form)
+def _mean(what: str, unit: float, form: str) -> Callable[[Arm], Cell]:
+    return lambda arm: _number(arm.mean(what), unit, form)
 
 
-def _published(key: str, arm: Arm) -> Cell:
-    return _number(arm.reference.get(key), 1.0, "{:g}")
+def _published(key: str, unit: float, form: str) -> Callable[[Arm], Cell]:
+    return lambda arm: _number(arm.reference.get(key), unit, form)
 
 
 def inside(arm: Arm, other_conditions: str) -> Cell:

@@ -1,4 +1,4 @@
-"""The study as its parent run in MLflow shows it: description, table, figure, importances; kept current."""
+"""Keeps the parent run of a study current in MLflow: description, table, cells, figure, counts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def describe(definition: Definition, rows: Sequence[Row], shares: Mapping[str, f
 
 
 class Page:
-    """The study as its parent run shows it: the table, the figure and the importances so far."""
+    """What the parent run shows of the study so far, brought up to date every now and then."""
 
     def __init__(self, definition: Definition, parent: StudyRun, folder: Path) -> None:
         self._definition, self.parent, self._folder = definition, parent, folder
@@ -35,7 +35,7 @@ class Page:
         self._description = ""
 
     def refresh(self, rows: Sequence[Row], *, now: bool = False) -> bool:
-        """Bring the parent run up to date where it is time to; whether the server has it."""
+        """Bring the parent run up to date if it is time to; False where the server could not take it."""
         clock = time.monotonic()
         state = [(row.state, row.attempt) for row in rows]
         fresh = state != self._shown and clock >= self._next_table
@@ -61,18 +61,15 @@ class Page:
         return self.parent.end(status, reason=reason, description=self._description) and known
 
     def _write(self, rows: Sequence[Row], description: str) -> list[Path]:
-        """Files in the study's folder; fewer, with a line that says so, where the disk is full."""
+        """Files in the study's folder; none, with a line that says why, where the disk is full."""
+        files = [self._folder / name for name in ("table.md", "cells.csv", "figure.png")]
         try:
-            return self._written(rows, description)
+            write_whole(files[0], description)
+            write_whole(files[1], csv_text(rows, objective=self._definition.objective))
+            write_figure(files[2], self._definition.outline(), rows)
         except OSError as error:
             print(f"imagenette: {self._folder}: {error.strerror}", file=sys.stderr)
             return []
-
-    def _written(self, rows: Sequence[Row], description: str) -> list[Path]:
-        files = [self._folder / name for name in ("table.md", "cells.csv", "figure.png")]
-        write_whole(files[0], description)
-        write_whole(files[1], csv_text(rows, objective=self._definition.objective))
-        write_figure(files[2], self._definition.outline(), rows)
         return files
 
     def _metrics(self, rows: Sequence[Row]) -> dict[str, float]:

@@ -225,11 +225,11 @@ class _Screen:
 class _Log:
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._told: dict[str, tuple[str, int]] | None = None  # cell -> state and attempt of its end
+        self._ends: dict[str, tuple[str, int]] | None = None  # cell -> state and attempt of its end
 
     def update(self, rows: Sequence[Row], *, workers_alive: int | None = None) -> None:
-        told = self._told
-        self._told = {row.cell: (row.state, row.attempt) for row in rows if row.ended}
+        known = self._ends
+        self._ends = {row.cell: (row.state, row.attempt) for row in rows if row.ended}
         for row in rows:
-            if row.ended and told is not None and told.get(row.cell) != self._told[row.cell]:
+            if row.ended and known is not None and known.get(row.cell) != self._ends[row.cell]:
                 self._console.print(plain_line(row), markup=False, highlight=False, soft_wrap=True)
