@@ -36,6 +36,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from imagenette.config import resolve
 from imagenette.records import Epoch, Predictions
+from imagenette.results import FINAL, SELECTED
 from imagenette.study.definition import load
 from imagenette.tracking.study_plan import OUTLINE
 from imagenette.training.run_figures import write_summary
@@ -170,7 +171,7 @@ def make_run(
     )
     names = [f"val/{CLASSES[c]}/{i:05d}.jpg" for i, c in enumerate(label)]
     for file in write_summary(
-        folder, history, {"last": said, "selected": said}, names=names, labels=CLASSES, selected_epoch=epochs
+        folder, history, {FINAL: said, SELECTED: said}, names=names, labels=CLASSES, selected_epoch=epochs
     ):
         client.log_artifact(run_id, str(file))
     client.set_terminated(run_id)

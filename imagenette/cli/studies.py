@@ -13,7 +13,7 @@ from imagenette.cli.options import Verb, flag, given, spell_out
 from imagenette.errors import hide_secrets
 
 if TYPE_CHECKING:
-    from imagenette.tracking.study_plan import Outline
+    from imagenette.tracking.study_plan import StudyPlan
 
 _STORAGE = click.option(
     "--storage",
@@ -148,7 +148,7 @@ def report(
     run(request, click.echo)
 
 
-def _shipped(name: str) -> Outline | None:
+def _shipped(name: str) -> StudyPlan | None:
     """What a study that comes with the project plans."""
     from imagenette.study.definition import load, shipped
 

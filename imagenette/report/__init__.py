@@ -1,15 +1,20 @@
-"""Tracked runs as tables and figures, beside what was published, with what may be concluded in words.
+"""Tracked runs become tables, figures and conclusions, beside what was published.
 
-server -> reader -> arrange -> compare -> words, tables, figures -> forms
+Owns all that a report says and how it looks. Never imports torch, training or study: a report needs the
+tracking server, and neither the images nor the database that a study ran on. The way of a study:
 
-Needs the tracking server and nothing else: neither torch, nor the data, nor the database a study ran on.
+    reader        tracking server -> TrackedRun, one for each training
+    assemble      runs, and what was planned -> Study: arms, a run for each seed, all that is odd
+    compare       each arm against the baseline -> Comparison; conclusions puts these into sentences
+    study_report  Study, comparisons, sentences and tables -> StudyReport
+    write         StudyReport, and its figures -> HTML, Markdown, CSV, LaTeX, SVG, PDF, PNG
+
+A study under way shows itself with the same tables and figures: see `imagenette.study.as_report`.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,20 +24,20 @@ from urllib.parse import urlsplit
 
 from imagenette.errors import InputError, RunError
 from imagenette.files import write_whole
-from imagenette.report.assemble import arrange
+from imagenette.report.assemble import assemble
 from imagenette.report.study import published, unreadable
 
 if TYPE_CHECKING:
     from imagenette.report.reader import Reader
-    from imagenette.report.study_report import Sheet
-    from imagenette.tracking.study_plan import Outline
+    from imagenette.report.study_report import StudyReport
+    from imagenette.tracking.study_plan import StudyPlan
 
 WATCH_SECONDS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to report on, and where to."""
+    """What to report on, and where the report goes."""
 
     studies: tuple[str, ...] = ()
     """Names; none = every study of the experiment that has a parent run."""
@@ -43,155 +48,141 @@ class Request:
     model: str = "imagenette"
     """The registered model whose champion's confusion matrix is shown."""
     watch: bool = False
-    """Go on, and make it anew whenever something changed, until every study has ended."""
+    """Make the report anew whenever something changed, until every study has ended."""
     log: bool = True
     """Show each study's report under its parent run too."""
     readme: Path | None = None
     """A document with a place for the results."""
-    known: Callable[[str], Outline | None] = lambda name: None
-    """What a study plans, where its parent run does not say."""
+    known: Callable[[str], StudyPlan | None] = lambda name: None
+    """Study's name -> what it plans, for a parent run that does not say."""
 
 
-def report(request: Request, say: Callable[[str], None]) -> None:
-    """Write everything into `request.out`. InputError on an unknown study; RunError if the server is dead."""
+def report(request: Request, emit: Callable[[str], None]) -> None:
+    """Write everything into `request.out`; each line for the user goes to `emit`.
+
+    InputError on an unknown study or an unwritable folder; RunError if the server does not answer.
+    """
     from imagenette.report.reader import open_reader  # MLflow comes with it
 
-    _claim(request.out)
+    _check_writable(request.out)
     reader = open_reader(request.tracking_uri, request.experiment)
-    with reader.launched() as tell:
+    with reader.launched() as describe:
         names = list(dict.fromkeys(request.studies)) or reader.studies()
         if not names:
             raise InputError(
                 f"experiment {reader.experiment!r} has no study yet: `imagenette study NAME` makes one; or "
                 "name the tag `study` of runs that have no parent run"
             )
-        sheets: list[Sheet] = []
+        reports: list[StudyReport] = []
         seen: object = None
         try:
             while True:
                 try:
                     now = [reader.state(name) for name in names] if request.watch else []
                     if now != seen:
-                        sheets = _read(reader, names, request)
+                        reports = _read(reader, names, request)
                         seen = now
-                        going = request.watch and any(sheet.study.status == "running" for sheet in sheets)
-                        _write(reader, sheets, request, refresh=WATCH_SECONDS if going else None)
-                        words = [line for sheet in sheets for line in _words(sheet)]
-                        for line in [*words, str(request.out / "report.html")]:
-                            say(line)
-                        tell("\n".join(words))
+                        going = request.watch and any(each.study.status == "running" for each in reports)
+                        _write(reader, reports, request, refresh=WATCH_SECONDS if going else None)
+                        lines = [line for each in reports for line in _lines(each)]
+                        for line in [*lines, str(request.out / "report.html")]:
+                            emit(line)
+                        describe("\n".join(lines))
                         if not going:
                             return
                 except RunError as error:
-                    if not (request.watch and sheets):
+                    if not (request.watch and reports):
                         raise
-                    say(f"{error}; tried again in {WATCH_SECONDS} s")
+                    emit(f"{error}; tried again in {WATCH_SECONDS} s")
                 time.sleep(WATCH_SECONDS)
         except KeyboardInterrupt:
-            if sheets:  # the page is not made anew any more
-                _write(reader, sheets, request, refresh=None)
+            if reports:  # the page is not made anew any more
+                _write(reader, reports, request, refresh=None)
             raise
 
 
-def _read(reader: Reader, names: Sequence[str], request: Request) -> list[Sheet]:
-    """A study that was not asked for by its name and cannot be read is named in the report."""
-    from imagenette.report.study_report import lay_out
+def _read(reader: Reader, names: Sequence[str], request: Request) -> list[StudyReport]:
+    """A study that nobody named and that cannot be read stands in the report with the reason."""
+    from imagenette.report.study_report import StudyReport
 
-    sheets = []
+    reports = []
     for name in names:
         try:
-            sheets.append(_sheet(reader, name, request.known))
+            reports.append(_read_study(reader, name, request.known))
         except InputError as error:
             if request.studies:
                 raise
-            sheets.append(lay_out(unreadable(name, str(error))))
-    return sheets
+            reports.append(StudyReport.of(unreadable(name, str(error))))
+    return reports
 
 
-def _words(sheet: Sheet) -> list[str]:
-    study = sheet.study
+def _lines(report: StudyReport) -> list[str]:
+    """What the terminal shows of a study."""
+    study = report.study
     odd = f"; odd: {len(study.problems)}, see the report" if study.problems else ""
-    return [f"{study.name}: {sheet.so_far}{odd}", *(f"  {sentence}" for sentence in sheet.verdict)]
+    return [f"{study.name}: {report.so_far}{odd}", *(f"  {sentence}" for sentence in report.conclusions)]
 
 
-def _sheet(reader: Reader, name: str, known: Callable[[str], Outline | None]) -> Sheet:
-    from imagenette.report.study_report import lay_out
+def _read_study(reader: Reader, name: str, known: Callable[[str], StudyPlan | None]) -> StudyReport:
+    from imagenette.report.study_report import StudyReport
 
     tracked = reader.study(name)
-    outline, problems = tracked.outline, []
-    if outline is None:
-        outline = known(name)
-        instead = (
-            "that of the same name among the shipped studies is taken" if outline else "the runs' tags are"
-        )
+    plan, problems = tracked.plan, []
+    if plan is None:
+        plan = known(name)
+        instead = "that of the same name among the shipped studies is taken" if plan else "the runs' tags are"
         problems.append(f"What the study planned is not on the server ({tracked.problem}): {instead}.")
     if len(tracked.parents) > 1:
-        ids = ", ".join(parent.run_id for parent in tracked.parents)
+        ids = ", ".join(tracked.parents)
         problems.append(f"The study has {len(tracked.parents)} parent runs, the newest first: {ids}.")
-    newest = tracked.parents[0] if tracked.parents else None
-    study = arrange(
-        name,
-        outline,
-        tracked.runs,
-        problems=problems,
-        status=newest.status if newest else "",
-        parent=newest.run_id if newest else None,
-    )
+    parent = next(iter(tracked.parents), None)
+    status = tracked.status
+    study = assemble(name, plan, tracked.runs, problems=problems, status=status, parent=parent)
     address, server = "", urlsplit(reader.uri)
     shareable = server.hostname not in ("localhost", "127.0.0.1", "::1") and "@" not in server.netloc
-    if newest and server.scheme in ("http", "https") and shareable:
-        address = f"{reader.uri.rstrip('/')}/#/experiments/{tracked.experiment_id}/runs/{newest.run_id}"
-    return lay_out(study, published(outline) if outline else None, address=address)
+    if parent and server.scheme in ("http", "https") and shareable:
+        address = f"{reader.uri.rstrip('/')}/#/experiments/{tracked.experiment_id}/runs/{parent}"
+    return StudyReport.of(study, published(plan) if plan else None, address=address)
 
 
-def _write(reader: Reader, sheets: Sequence[Sheet], request: Request, *, refresh: int | None) -> None:
+def _write(reader: Reader, reports: Sequence[StudyReport], request: Request, *, refresh: int | None) -> None:
     """Everything into the folder, and each study's part under its parent run."""
-    from imagenette.report.write import brief, markdown, page, put_into, write_study
+    from imagenette.report.write import markdown, page, put_into, write_study
 
     champion = reader.champion(request.model)
-    whole = []
+    drawn = []
     try:
-        for sheet in sheets:
-            digests = {run.data_digest for run in sheet.study.runs}
+        for report in reports:
+            digests = {run.data_digest for run in report.study.runs}
             own = champion if champion and champion.data_digest in digests else None
-            folder = request.out / sheet.folder
-            drawn, files = write_study(sheet, own, folder, refresh=refresh)
-            whole.append(drawn)
-            if request.log and sheet.study.parent is not None:
-                _log(reader, sheet.study.parent, folder, files)
-        write_whole(request.out / "report.html", page(whole, refresh=refresh), fsync=False)
-        inside = f"{whole[0].folder}/" if len(whole) == 1 else ""
-        write_whole(request.out / "report.md", markdown(whole, figures=inside), fsync=False)
+            folder = request.out / report.folder
+            with_figures, files = write_study(report, own, folder, refresh=refresh)
+            drawn.append(with_figures)
+            if request.log and report.study.parent is not None:
+                reader.log(report.study.parent, folder, files)
+        write_whole(request.out / "report.html", page(drawn, refresh=refresh), fsync=False)
+        text = markdown(drawn, lambda report: f"{report.folder}/")
+        write_whole(request.out / "report.md", text, fsync=False)
     except OSError as error:
         raise InputError(f"out={request.out}: {error.strerror or error}") from None
     if request.readme:
-        put_into(request.readme, brief(whole, _from(request.readme, request.out)))
+        links = _links(request.readme, request.out)
+        put_into(request.readme, markdown(drawn, links, brief=True))
 
 
-def _log(reader: Reader, run_id: str, folder: Path, files: Sequence[Path]) -> None:
-    """These files and no others: the folder may hold more."""
-    with tempfile.TemporaryDirectory(prefix="imagenette-") as temp:
-        for file in files:
-            copy = Path(temp) / file.relative_to(folder)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, copy)
-        reader.log(run_id, Path(temp))
+def _links(document: Path, out: Path) -> Callable[[StudyReport], str | None]:
+    """How a document's links to a study's files begin; None where they would lead out of its folder."""
+    path = Path(os.path.relpath(out.resolve(), document.resolve().parent)).as_posix()
+    return lambda report: None if path.startswith("..") else f"{path}/{report.folder}/"
 
 
-def _from(document: Path, out: Path) -> str | None:
-    """The way from a document to the report's folder, for links; None where it leads out of its own."""
-    way = os.path.relpath(out.resolve(), document.resolve().parent)
-    return None if way.startswith("..") else f"{Path(way).as_posix()}/"
-
-
-def _claim(out: Path) -> None:
+def _check_writable(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".{os.getpid()}"
-        probe.touch()
-        probe.unlink()
     except OSError as error:
         raise InputError(f"out={out} cannot be written: {error.strerror}") from None
+    if not os.access(out, os.W_OK):
+        raise InputError(f"out={out} cannot be written: no permission")
 
 
 __all__ = ["Request", "report"]

@@ -1,5 +1,7 @@
-"""What was tracked, put in order: an arm for each setting, one run for each of its seeds, and every oddity
-named. Pure; the choices made here (which run counts, which data set) are all said in `problems`."""
+"""Runs put in order: an arm for each setting, one run for each of its seeds, and every oddity named.
+
+Pure functions. Each choice made here (which run counts, which data set) is told to the reader in `problems`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from imagenette.config import KNOBS, OPERATIONAL, canonical
-from imagenette.report.runs import ACCURACIES, SELECTED, TrackedRun, number
+from imagenette.report.runs import TrackedRun, number
 from imagenette.report.study import Arm, Study
-from imagenette.tracking.study_plan import Outline, Value
+from imagenette.results import SELECTED, TEST_ACCURACIES
+from imagenette.tracking.study_plan import StudyPlan, Value
 
 _SAME_CONDITIONS = {*OPERATIONAL, "data", "precision", "holdout"}
 """Overrides that leave published numbers comparable."""
@@ -18,9 +21,9 @@ _MOST, _MOST_OF_ALL = 8, 60
 """Of one kind of problem, and of all, as many are spelled out."""
 
 
-def arrange(
+def assemble(
     name: str,
-    outline: Outline | None,
+    plan: StudyPlan | None,
     runs: Sequence[TrackedRun],
     *,
     problems: Iterable[str] = (),
@@ -28,29 +31,29 @@ def arrange(
     parent: str | None = None,
 ) -> Study:
     """The study from its runs, the oldest first, and from what was planned where that is known."""
-    said = list(problems)
-    references = _sound_references(outline, said)
-    planned = _planned_arms_only(runs, outline, said)
-    usable = _on_one_data_set(planned, said)
-    kept = _one_for_each_cell(usable, said)
-    arms = _arms(outline, references, planned, usable, kept)
-    _complain(arms, outline, said)
-    search = outline is not None and not outline.arms
-    baseline = None if search else _baseline(outline, arms, said)
+    odd = list(problems)
+    references = _sound_references(plan, odd)
+    planned = _planned_arms_only(runs, plan, odd)
+    usable = _on_one_data_set(planned, odd)
+    kept = _one_for_each_cell(usable, odd)
+    arms = _arms(plan, references, planned, usable, kept)
+    _complain(arms, plan, odd)
+    search = plan is not None and not plan.arms
+    baseline = None if search else _baseline(plan, arms, odd)
     if not kept:
-        said.insert(0, "No finished run yet." if runs else "The study is empty: it has no run at all.")
-    said = list(dict.fromkeys(said))
-    more = [f"And {len(said) - _MOST_OF_ALL} more oddities."] if len(said) > _MOST_OF_ALL else []
+        odd.insert(0, "No finished run yet." if runs else "The study is empty: it has no run at all.")
+    odd = list(dict.fromkeys(odd))
+    more = [f"And {len(odd) - _MOST_OF_ALL} more oddities."] * (len(odd) > _MOST_OF_ALL)
     return Study(
         name=name,
-        title=outline.title if outline else name,
+        title=plan.title if plan else name,
         arms=tuple(arms),
         baseline=baseline,
         search=search,
-        objective=outline.objective if outline else "",
-        problems=(*said[:_MOST_OF_ALL], *more),
-        reference_source=outline.reference_source if outline else None,
-        other_conditions=_other_conditions(outline),
+        objective=plan.objective if plan else "",
+        problems=(*odd[:_MOST_OF_ALL], *more),
+        reference_source=plan.reference_source if plan else None,
+        other_conditions=_other_conditions(plan),
         metric=_metric(arms, baseline),
         status=status,
         parent=parent,
@@ -61,17 +64,17 @@ def arrange(
 
 
 def _planned_arms_only(
-    runs: Sequence[TrackedRun], outline: Outline | None, said: list[str]
+    runs: Sequence[TrackedRun], plan: StudyPlan | None, problems: list[str]
 ) -> list[TrackedRun]:
-    if outline is None or not outline.arms:
+    if plan is None or not plan.arms:
         return list(runs)
-    strangers = [run for run in runs if run.arm not in outline.arms]
-    for run in _first(strangers, said, "runs of arms that the study does not plan are left out"):
-        said.append(f"{_called(run)} is left out: the study plans no arm {run.arm or '(no tag arm)'!r}.")
-    return [run for run in runs if run.arm in outline.arms]
+    strangers = [run for run in runs if run.arm not in plan.arms]
+    for run in _first(strangers, problems, "runs of arms that the study does not plan are left out"):
+        problems.append(f"{_called(run)} is left out: the study plans no arm {run.arm or '(no tag arm)'!r}.")
+    return [run for run in runs if run.arm in plan.arms]
 
 
-def _on_one_data_set(runs: Sequence[TrackedRun], said: list[str]) -> list[TrackedRun]:
+def _on_one_data_set(runs: Sequence[TrackedRun], problems: list[str]) -> list[TrackedRun]:
     """Runs on the data that most finished runs are on: accuracies on others cannot stand beside them."""
     count = Counter(run.data_digest for run in runs if run.finished)
     if len(count) < 2:
@@ -79,16 +82,15 @@ def _on_one_data_set(runs: Sequence[TrackedRun], said: list[str]) -> list[Tracke
     digest = count.most_common(1)[0][0]
     others = [run for run in runs if run.finished and run.data_digest != digest]
     names = ", ".join(f"{d[:8] or 'unknown'} ({c} runs)" for d, c in count.most_common())
-    said.append(
+    problems.append(
         f"The runs are on {len(count)} data sets: {names}. Those on {digest[:8] or 'unknown'} are shown, the "
-        f"others left out: {', '.join(_called(run) for run in others[:_MOST])}"
-        + (f" and {len(others) - _MOST} more." if len(others) > _MOST else ".")
+        f"others left out: {_some([_called(run) for run in others])}."
     )
     return [run for run in runs if run.data_digest == digest or not run.finished]
 
 
 def _one_for_each_cell(
-    runs: Sequence[TrackedRun], said: list[str]
+    runs: Sequence[TrackedRun], problems: list[str]
 ) -> dict[tuple[str, int | None], TrackedRun]:
     """The oldest finished run of each (arm, seed): taking another would be choosing."""
     kept: dict[tuple[str, int | None], TrackedRun] = {}
@@ -96,9 +98,9 @@ def _one_for_each_cell(
     for run in runs:
         if run.finished and kept.setdefault((run.arm, run.seed), run) is not run:
             twins.append(run)
-    for run in _first(twins, said, "more runs are second ones of their cell and are left out"):
+    for run in _first(twins, problems, "more runs are second ones of their cell and are left out"):
         first = kept[run.arm, run.seed].run_id
-        said.append(
+        problems.append(
             f"Two runs for {run.arm or 'no arm'}, {_seed(run.seed)}: {first} came first and counts, "
             f"{run.run_id} does not."
         )
@@ -106,47 +108,51 @@ def _one_for_each_cell(
 
 
 def _arms(
-    outline: Outline | None,
+    plan: StudyPlan | None,
     references: Mapping[str, Mapping[str, float]],
     planned: Sequence[TrackedRun],
     usable: Sequence[TrackedRun],
     kept: Mapping[tuple[str, int | None], TrackedRun],
 ) -> list[Arm]:
     """planned: runs of planned arms; usable: those of them on the data that counts."""
-    values = outline.arms if outline and outline.arms else {run.arm: _values(run.arm) for run in usable}
-    by_arm: dict[str, list[TrackedRun]] = {}
-    for run in kept.values():
-        by_arm.setdefault(run.arm, []).append(run)
+    values = plan.arms if plan and plan.arms else {run.arm: _values(run.arm) for run in usable}
     states = {(run.arm, run.seed): "its run is on other data" for run in planned}
     states |= {(run.arm, run.seed): run.state for run in usable if not run.finished}
-    arms = []
-    for arm, own in values.items():
-        if outline and outline.arms:
-            seeds: Iterable[int | None] = outline.seeds
-        else:
-            seeds = dict.fromkeys(run.seed for run in usable if run.arm == arm)
-        missing = [(seed, states.get((arm, seed), "no run")) for seed in seeds if (arm, seed) not in kept]
-        arms.append(
-            Arm(
-                name=arm or "(no arm)",
-                values=own,
-                runs=tuple(sorted(by_arm.get(arm, ()), key=lambda r: math.inf if r.seed is None else r.seed)),
-                missing=tuple(f"{_seed(seed)}: {state}" for seed, state in missing),
-                reference=references.get(arm, {}),
-            )
+    own: dict[str, list[TrackedRun]] = {arm: [] for arm in values}
+    for run in kept.values():
+        own[run.arm].append(run)
+    if plan and plan.arms:
+        seeds: dict[str, Iterable[int | None]] = dict.fromkeys(values, plan.seeds)
+    else:
+        found: dict[str, dict[int | None, None]] = {arm: {} for arm in values}
+        for run in usable:
+            found[run.arm][run.seed] = None
+        seeds = {**found}
+    return [
+        Arm(
+            name=arm or "(no arm)",
+            values=knobs,
+            runs=tuple(sorted(own[arm], key=lambda run: math.inf if run.seed is None else run.seed)),
+            missing=tuple(
+                f"{_seed(seed)}: {states.get((arm, seed), 'no run')}"
+                for seed in seeds[arm]
+                if (arm, seed) not in kept
+            ),
+            reference=references.get(arm, {}),
         )
-    return arms
+        for arm, knobs in values.items()
+    ]
 
 
-def _sound_references(outline: Outline | None, said: list[str]) -> dict[str, dict[str, float]]:
+def _sound_references(plan: StudyPlan | None, problems: list[str]) -> dict[str, dict[str, float]]:
     """Published figures that can be: accuracies are shares."""
     sound: dict[str, dict[str, float]] = {}
-    for arm, figures in outline.references.items() if outline else ():
+    for arm, figures in plan.references.items() if plan else ():
         for name, value in figures.items():
             if math.isfinite(value) and (0 <= value <= 1 or "accuracy" not in name):
                 sound.setdefault(arm, {})[name] = value
             else:
-                said.append(f"The reference of {arm}, {name}={value:g}, is no share in [0, 1]: left out.")
+                problems.append(f"The reference of {arm}, {name}={value:g}, is no share in [0, 1]: left out.")
     return sound
 
 
@@ -167,29 +173,29 @@ def _values(arm: str) -> dict[str, Value]:
     return values
 
 
-def _baseline(outline: Outline | None, arms: Sequence[Arm], said: list[str]) -> Arm | None:
+def _baseline(plan: StudyPlan | None, arms: Sequence[Arm], problems: list[str]) -> Arm | None:
     if len(arms) < 2:
         return None
-    named = next((arm for arm in arms if outline and arm.name == outline.baseline), None)
+    named = next((arm for arm in arms if plan and arm.name == plan.baseline), None)
     if named is not None and named.runs:
         return named
     first = next((arm for arm in arms if arm.runs), None)
     if first is not None:
         why = f"the baseline {named.name} has no finished run" if named else "no baseline is named"
-        said.append(f"Arms are compared with {first.name}: {why}.")
+        problems.append(f"Arms are compared with {first.name}: {why}.")
     return first
 
 
 def _metric(arms: Sequence[Arm], baseline: Arm | None) -> str:
     """The first accuracy, in the order of their honesty, that the baseline and another arm have; else that
     any arm has."""
-    known = {metric: [arm for arm in arms if arm.shares(metric)] for metric in ACCURACIES}
+    known = {metric: [arm for arm in arms if arm.shares(metric)] for metric in TEST_ACCURACIES}
     shared = [metric for metric, having in known.items() if baseline in having and len(having) > 1]
     return next(iter(shared), next((metric for metric, having in known.items() if having), SELECTED))
 
 
-def _other_conditions(outline: Outline | None) -> str:
-    overrides = outline.overrides if outline and outline.references else {}
+def _other_conditions(plan: StudyPlan | None) -> str:
+    overrides = plan.overrides if plan and plan.references else {}
     changed = [
         f"{knob}={canonical(value)}"
         for knob, value in overrides.items()
@@ -201,26 +207,25 @@ def _other_conditions(outline: Outline | None) -> str:
 # -- what is odd ---------------------------------------------------------------------------------------
 
 
-def _complain(arms: Sequence[Arm], outline: Outline | None, said: list[str]) -> None:
+def _complain(arms: Sequence[Arm], plan: StudyPlan | None, problems: list[str]) -> None:
     complaints: dict[str, list[str]] = {}
     for run in (run for arm in arms for run in arm.runs):
         for wrong in run.complaints():
             complaints.setdefault(wrong, []).append(_called(run))
     for wrong, names in complaints.items():
-        more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-        said.append(f"{', '.join(names[:_MOST])}{more}: {wrong}.")
-    planned = outline.seeds if outline and outline.arms else ()
+        problems.append(f"{_some(names)}: {wrong}.")
+    planned = plan.seeds if plan and plan.arms else ()
     for arm in arms if planned else ():
         unplanned = [str(run.seed) for run in arm.runs if run.seed is not None and run.seed not in planned]
         if unplanned:
-            said.append(
+            problems.append(
                 f"{arm.name} has runs of seeds that are not planned, which count: "
-                f"{', '.join(unplanned[:_MOST])}. Adding seeds until a difference shows would find one where "
-                "there is none."
+                f"{_some(unplanned)}. Adding seeds until a difference shows would find one where there is "
+                "none."
             )
     for arm in arms:
         if differing := _differing_knobs(arm):
-            said.append(f"The runs of {arm.name} differ in more than their seed: {', '.join(differing)}.")
+            problems.append(f"The runs of {arm.name} differ in more than their seed: {', '.join(differing)}.")
     runs = [run for arm in arms for run in arm.runs]
     for tag, words in {
         "commit": "Runs are of {} commits of the code: {}.",
@@ -232,10 +237,10 @@ def _complain(arms: Sequence[Arm], outline: Outline | None, said: list[str]) -> 
             listed = (
                 f"{value[:12] if tag == 'commit' else value} ({n})" for value, n in values.most_common(4)
             )
-            said.append(words.format(len(values), ", ".join(listed)))
+            problems.append(words.format(len(values), ", ".join(listed)))
     dirty = sum(run.tags.get("commit_dirty") == "true" for run in runs)
     if dirty:
-        said.append(f"{dirty} of {len(runs)} runs are of code with uncommitted changes.")
+        problems.append(f"{dirty} of {len(runs)} runs are of code with uncommitted changes.")
 
 
 def _differing_knobs(arm: Arm) -> list[str]:
@@ -257,8 +262,12 @@ def _called(run: TrackedRun) -> str:
     return f"run {run.run_id} ({run.arm or run.name}, {_seed(run.seed)})"
 
 
-def _first(runs: Sequence[TrackedRun], said: list[str], words: str) -> Sequence[TrackedRun]:
-    """Those to be named one by one; how many more there are is said here."""
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:_MOST])}{f' and {len(names) - _MOST} more' * (len(names) > _MOST)}"
+
+
+def _first(runs: Sequence[TrackedRun], problems: list[str], words: str) -> Sequence[TrackedRun]:
+    """Those to be named one by one; how many more there are goes into the problems."""
     if len(runs) > _MOST:
-        said.append(f"{len(runs) - _MOST} {words}.")
+        problems.append(f"{len(runs) - _MOST} {words}.")
     return runs[:_MOST]

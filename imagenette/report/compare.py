@@ -120,12 +120,12 @@ def _paired(
 ) -> tuple[Answers, Answers] | None:
     """[pairs, images] each: runs of the same seed, then others in the order of their seeds, of those whose
     predictions are there and are of the images that most are of."""
-    usable = [run for run in (*ours, *theirs) if run.answers and run.right(metric) is not None]
+    usable = [run for run in (*ours, *theirs) if run.right(metric) is not None]
     if not usable:
         return None
-    most = Counter(run.answers.images for run in usable if run.answers).most_common(1)[0][0]
+    most = Counter(run.images for run in usable).most_common(1)[0][0]
     left, right = (
-        {r.seed: r.right(metric) for r in side if r in usable and r.answers and r.answers.images == most}
+        {run.seed: run.right(metric) for run in side if run in usable and run.images == most}
         for side in (ours, theirs)
     )
     same = [seed for seed in left if seed in right]

@@ -6,13 +6,12 @@ import itertools
 from collections.abc import Sequence
 
 from imagenette.report.compare import Comparison, compare
-from imagenette.report.runs import ACCURACIES, BEST
 from imagenette.report.study import Arm, Study
-from imagenette.results import METRICS
+from imagenette.results import BEST, METRICS
 from imagenette.stats import LEVEL, holm
 
 
-def verdict(study: Study, comparisons: Sequence[Comparison] | None = None) -> list[str]:
+def conclusions(study: Study, comparisons: Sequence[Comparison] | None = None) -> list[str]:
     """Which differences are real, and what the tests cannot tell."""
     found = compare(study) if comparisons is None else comparisons
     base = study.baseline
@@ -20,44 +19,45 @@ def verdict(study: Study, comparisons: Sequence[Comparison] | None = None) -> li
         return _of_a_search(study)
     if base is None or not found:
         return ["There is nothing to compare yet."] if study.arms else []
-    by = ACCURACIES[study.metric]
-    said = []
+    by = METRICS[study.metric]
+    sentences = []
     for kind, single in itertools.product(("better", "worse"), (False, True)):
         group = [each for each in found if each.verdict == kind and each.one_run_each == single]
         if group:
             start = "As single runs, " if single else ""
             verb = "is" if len(group) == 1 else "are"
-            said.append(f"{start}{_listed(list(map(_told, group)))} {verb} {kind} than {base.name} ({by}).")
+            named = _listed([_with_numbers(each) for each in group])
+            sentences.append(f"{start}{named} {verb} {kind} than {base.name} ({by}).")
     unclear = [each for each in found if each.verdict == "open" and each.p is not None]
     if unclear:
         widest = max(abs(each.value) for each in unclear)
         named = _listed([each.arm for each in unclear])
-        if said:
-            said.append(
+        if sentences:
+            sentences.append(
                 f"No real difference from {base.name} is shown for {named}: what was measured, up to "
                 f"{100 * widest:.2f} points, can be chance."
             )
         else:
             none = f"none of {named} can" if len(unclear) > 1 else f"{named} cannot"
-            said.append(
+            sentences.append(
                 f"No real difference is shown: {none} be told apart from {base.name} ({by}); what was "
                 f"measured, up to {100 * widest:.2f} points, can be chance."
             )
-    return [*said, *_limits(study, found)]
+    return [*sentences, *_limits(study, found)]
 
 
 def _limits(study: Study, found: Sequence[Comparison]) -> list[str]:
     """What stands behind the sentences, and what does not."""
-    said = []
+    sentences = []
     untested = [each.arm for each in found if each.p is None]
     if untested:
-        said.append(
+        sentences.append(
             f"Not tested, for how many test images stand behind it is not known: {_listed(untested)}."
         )
     compared = {each.arm for each in found} | {study.baseline.name if study.baseline else ""}
     without = [arm.name for arm in study.arms if arm.runs and arm.name not in compared]
     if without:
-        said.append(f"Not compared, for no run of it has {study.metric}: {_listed(without)}.")
+        sentences.append(f"Not compared, for no run of it has {study.metric}: {_listed(without)}.")
     over_images = [each for each in found if each.p_images is not None]
     corrected = holm([each.p_images for each in over_images if each.p_images is not None])
     shaky = [
@@ -66,41 +66,43 @@ def _limits(study: Study, found: Sequence[Comparison]) -> list[str]:
         if p < LEVEL and each.verdict == "open" and each.p_seeds is not None
     ]
     if shaky:
-        said.append(
+        sentences.append(
             f"Over images alone (corrected) the runs of {_listed(shaky)} do differ from those of "
             f"{found[0].baseline}; that other seeds would differ too is not shown. More seeds would tell."
         )
     single = [each.arm for each in found if each.one_run_each and each.p is not None]
     if study.one_run_each:
-        said.append(
+        sentences.append(
             "Every arm is one run: these tests speak of these networks on other images; what another seed "
             "would give is not in them."
         )
     elif single:
-        said.append(f"One run against one, so that other seeds are not in the test: {_listed(single)}.")
+        sentences.append(f"One run against one, so that other seeds are not in the test: {_listed(single)}.")
     lonely = [each.arm for each in found if 1 in each.runs and not each.one_run_each]
     if lonely:
-        said.append(
+        sentences.append(
             f"One run against several, taken to scatter like theirs: {_listed(lonely)} against "
             f"{found[0].baseline}."
         )
     partly = [each.arm for each in found if 0 < each.pairs < min(each.runs)]
     if partly:
-        said.append(f"Predictions of the same images are not stored for every seed: {_listed(partly)}.")
+        sentences.append(f"Predictions of the same images are not stored for every seed: {_listed(partly)}.")
     unpaired = [each.arm for each in found if each.images is None and each.p_images is not None]
     if unpaired:
         which = "Predictions" if len(unpaired) == len(found) else f"For {_listed(unpaired)} predictions"
-        said.append(
+        sentences.append(
             f"{which} of the same images are not stored, so accuracies were compared unpaired (Fisher's "
             "exact test), which has less power."
         )
     if study.metric == BEST:
-        said.append("Each accuracy is that of the epoch that was best on the test set itself: it flatters.")
+        sentences.append(
+            "Each accuracy is that of the epoch that was best on the test set itself: it flatters."
+        )
     elif study.chosen_on_test:
-        said.append("The epochs were selected on the test set: the accuracies flatter.")
+        sentences.append("The epochs were selected on the test set: the accuracies flatter.")
     if "/test_" in study.objective:
-        said.append(f"The study's objective {study.objective} is measured on the test set.")
-    return said
+        sentences.append(f"The study's objective {study.objective} is measured on the test set.")
+    return sentences
 
 
 def _of_a_search(study: Study) -> list[str]:
@@ -122,7 +124,7 @@ def cut(study: Study, shown: Sequence[Arm]) -> str:
     return f" {len(shown)} of {total} arms are drawn." if len(shown) < total else ""
 
 
-def _told(each: Comparison) -> str:
+def _with_numbers(each: Comparison) -> str:
     return f"{each.arm} ({points(each.value)}, corrected {p_value(each.p_corrected or 0.0)})"
 
 

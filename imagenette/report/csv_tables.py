@@ -4,20 +4,17 @@ are in [0, 1]; what is missing is empty."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imagenette.report.compare import Comparison
-from imagenette.report.runs import ACCURACIES, BEST
 from imagenette.report.study import Arm, Study
 from imagenette.report.tables import device, inside
-
-if TYPE_CHECKING:
-    import pandas as pd
+from imagenette.results import BEST, TEST_ACCURACIES
 
 
-def arms_frame(study: Study) -> pd.DataFrame:
+def arms_csv(study: Study) -> str:
     """A row an arm; accuracies are shares in [0, 1], empty where missing."""
-    return _frame([_arm_numbers(arm, study) for arm in study.arms])
+    return _csv([_arm_numbers(arm, study) for arm in study.arms])
 
 
 def _arm_numbers(arm: Arm, study: Study) -> dict[str, Any]:
@@ -27,7 +24,7 @@ def _arm_numbers(arm: Arm, study: Study) -> dict[str, Any]:
         "n": len(arm.runs),
         "missing": "; ".join(arm.missing),
     }
-    for metric in ACCURACIES:
+    for metric in TEST_ACCURACIES:
         estimate = arm.estimate(metric)
         low, high = (estimate.interval.low, estimate.interval.high) if estimate.interval else (None, None)
         row |= {metric: estimate.mean, f"{metric} sd": estimate.sd}
@@ -40,9 +37,9 @@ def _arm_numbers(arm: Arm, study: Study) -> dict[str, Any]:
     return row | {"device": device(arm).text}
 
 
-def comparisons_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
     """A row for each arm but the baseline; differences are shares, arm minus baseline."""
-    return _frame(
+    return _csv(
         [
             {
                 "arm": each.arm,
@@ -66,17 +63,17 @@ def comparisons_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     )
 
 
-def runs_frame(study: Study) -> pd.DataFrame:
+def runs_csv(study: Study) -> str:
     """A row a run."""
     shown = ("data_digest", "commit", "device", "torch", "parameters", "weights_bytes", "reused_run")
-    return _frame(
+    return _csv(
         [
             {
                 "arm": arm.name,
                 **arm.values,
                 "seed": run.seed,
                 "run_id": run.run_id,
-                **{metric: run.share(metric) for metric in ACCURACIES},
+                **{metric: run.share(metric) for metric in TEST_ACCURACIES},
                 "test_images": run.test_images,
                 "seconds": run.seconds,
                 "images_per_second": run.images_per_second,
@@ -88,7 +85,8 @@ def runs_frame(study: Study) -> pd.DataFrame:
     )
 
 
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _csv(rows: list[dict[str, Any]]) -> str:
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=None if rows else ["arm"]).convert_dtypes()
+    frame = pd.DataFrame(rows, columns=None if rows else ["arm"])
+    return str(frame.convert_dtypes().to_csv(index=False))

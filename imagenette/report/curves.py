@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from imagenette.drawing import dress, epoch_axis, head, legend, percent
 from imagenette.report.conclusions import cut
 from imagenette.report.runs import Curve
 from imagenette.report.study import Arm, Study
-from imagenette.report.style import INK, Drawn, Look, Series, dress, legend, looks, new_figure, percent
+from imagenette.report.style import Drawn, Look, Series, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,58 +29,55 @@ def baseline_curves(study: Study) -> Drawn | None:
     arm = study.baseline or next((arm for arm in study.arms if arm.runs), None)
     if arm is None or not any(run.curves for run in arm.runs):
         return None
-    figure = new_figure(9.2, 3.6)
     drawn = Drawn(
         name="baseline-curves",
         caption=f"{arm.name}: accuracy and loss by epoch, {_over([arm])}. Training images are augmented and "
         "counted before each update.",
-        figure=figure,
+        size=(9.2, 3.6),
     )
     look = looks([each.name for each in study.arms])[arm.name]
-    for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+    for axes, quantity in zip(drawn.figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
         series = [
             _draw(axes, arm, f"{split}/{quantity}", replace(look, dashes=dashes), split)
             for split, dashes in _SPLITS.items()
         ]
         _finish(drawn, axes, series, quantity)
-        _name(axes, quantity.capitalize())
-    if figure.axes[0].get_legend_handles_labels()[0]:
-        legend(figure.axes[0], loc="lower right")
+        head(axes, quantity.capitalize())
+    if drawn.figure.axes[0].get_legend_handles_labels()[0]:
+        legend(drawn.figure.axes[0], loc="lower right")
     return drawn
 
 
 def test_curves(study: Study) -> Drawn | None:
     """Test accuracy over epochs, arm by arm."""
-    arms = _chosen(study, "test/accuracy")
-    if not arms:
-        return None
-    figure = new_figure(6.4, 3.9)
-    drawn = Drawn(
-        name="test-curves",
-        caption=f"Test accuracy by epoch, {_over(arms)}.{cut(study, arms)}",
-        figure=figure,
-    )
-    _draw_arms(drawn, study, arms, {"test/accuracy": figure.subplots()})
-    return drawn
+    return _of_arms(study, "test-curves", "Test accuracy by epoch", {"test/accuracy": ""})
 
 
 def train_and_test_curves(study: Study) -> Drawn | None:
     """Training accuracy on the left, test accuracy on the right."""
-    arms = _chosen(study, "train/accuracy")
+    caption = "Accuracy by epoch on the training images (augmented; left) and on the test images (right)"
+    panels = {"train/accuracy": "Training images", "test/accuracy": "Test images"}
+    return _of_arms(study, "train-test-curves", caption, panels)
+
+
+def _of_arms(study: Study, name: str, caption: str, panels: Mapping[str, str]) -> Drawn | None:
+    """panels: curve -> the heading of its axes, from left to right."""
+    arms = _chosen(study, next(iter(panels)))
     if not arms:
         return None
-    figure = new_figure(9.2, 3.9)
-    drawn = Drawn(
-        name="train-test-curves",
-        caption="Accuracy by epoch on the training images (augmented; left) and on the test images (right), "
-        f"{_over(arms)}.{cut(study, arms)}",
-        figure=figure,
-    )
-    left, right = figure.subplots(1, 2, sharey=True)
-    _draw_arms(drawn, study, arms, {"train/accuracy": left, "test/accuracy": right})
-    _name(left, "Training images")
-    _name(right, "Test images")
-    right.set_ylabel("")
+    width = 6.4 if len(panels) == 1 else 9.2
+    drawn = Drawn(name=name, caption=f"{caption}, {_over(arms)}.{cut(study, arms)}", size=(width, 3.9))
+    look = looks([arm.name for arm in study.arms])
+    row = drawn.figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (key, title) in zip(row, panels.items(), strict=True):
+        series = [_draw(axes, arm, key, look[arm.name], study.short(arm)) for arm in arms]
+        _finish(drawn, axes, series, "accuracy")
+        if title:
+            head(axes, title)
+    for axes in row[1:]:
+        axes.set_ylabel("")
+    handles, _ = row[0].get_legend_handles_labels()
+    legend(drawn.figure, handles=handles, loc="outside right upper", title=study.knob)
     return drawn
 
 
@@ -92,15 +90,6 @@ def _chosen(study: Study, key: str) -> list[Arm]:
     if study.baseline in arms and arms.index(study.baseline) not in places:
         places = {*sorted(places)[:-1], arms.index(study.baseline)}
     return [arms[place] for place in sorted(places)]
-
-
-def _draw_arms(drawn: Drawn, study: Study, arms: Sequence[Arm], panels: Mapping[str, Axes]) -> None:
-    look = looks([arm.name for arm in study.arms])
-    for key, axes in panels.items():
-        series = [_draw(axes, arm, key, look[arm.name], study.short(arm)) for arm in arms]
-        _finish(drawn, axes, series, "accuracy")
-    handles, _ = next(iter(panels.values())).get_legend_handles_labels()
-    legend(drawn.figure, handles=handles, loc="outside right upper", title=study.knob)
 
 
 def _draw(axes: Axes, arm: Arm, key: str, look: Look, label: str) -> Series | None:
@@ -132,25 +121,15 @@ def _shared(curves: Sequence[Curve]) -> tuple[Values, Values]:
 
 
 def _finish(drawn: Drawn, axes: Axes, series: Sequence[Series | None], quantity: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    found = [each for each in series if each]
+    epoch_axis(axes, {epoch for each in found for epoch in each.x})
     if quantity == "accuracy":
         percent(axes.yaxis)
         axes.set_ylabel("accuracy, %")
     else:
         axes.set_ylabel(quantity)
-    found = [each for each in series if each]
-    epochs = {epoch for each in found for epoch in each.x}
-    if len(epochs) == 1:
-        axes.set_xlim(min(epochs) - 0.5, min(epochs) + 0.5)
     dress(axes)
     drawn.curves.append((axes, found, quantity == "accuracy"))
-
-
-def _name(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=11, fontweight="bold", color=INK)
 
 
 def _over(arms: Sequence[Arm]) -> str:

@@ -1,48 +1,40 @@
-"""Studies as the tracking server holds them, made into plain records. The one place of a report that knows
+"""Studies as the tracking server holds them, made into plain records. The one module of a report that knows
 MLflow; runs come page by page, their files a few at a time."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import json
-import os
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
+from imagenette.artifacts import CLASSES, HISTORY, PREDICTIONS, read_classes, read_predictions, read_table
 from imagenette.errors import InputError, hide_secrets
-from imagenette.report.runs import CURVES, FINAL, SELECTED, Answers, Curve, TrackedRun, number
-from imagenette.results import METRICS
+from imagenette.report.runs import CURVES, Curve, TrackedRun, number
+from imagenette.results import METRICS, SELECTED, Status
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, pages, quoted, resolve_uri
-from imagenette.tracking.eligibility import unfinished
+from imagenette.tracking.eligibility import trained_run, unfinished
+from imagenette.tracking.environment import EXPERIMENT, outer_experiment_id
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.outer_run import launched
 from imagenette.tracking.runs import get_run
-from imagenette.tracking.study_plan import OUTLINE, Outline
+from imagenette.tracking.study_plan import OUTLINE, StudyPlan
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+_Read = TypeVar("_Read")
 AT_ONCE = 8
 """Files under way from the server at once."""
 _TRAININGS = ("run", "trial", "reused")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parent:
-    """The run that a study is shown under."""
-
-    run_id: str
-    status: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,12 +42,14 @@ class Tracked:
     """All that the server has of a study."""
 
     experiment_id: str
-    parents: tuple[Parent, ...]
-    """The newest first; more than one where a study was made anew."""
-    outline: Outline | None
-    """What was planned; None where no parent says."""
+    parents: tuple[str, ...]
+    """Ids of the runs that it is shown under, the newest first; several where a study was made anew."""
+    status: str
+    """How the newest of them stands; empty without one."""
+    plan: StudyPlan | None
+    """None where no parent run says what was planned."""
     problem: str
-    """Why there is no outline."""
+    """Why there is no plan."""
     runs: tuple[TrackedRun, ...]
     """The oldest first."""
 
@@ -70,7 +64,7 @@ class Champion:
     data_digest: str
     classes: tuple[str, ...]
     """Readable, in the order of their numbers."""
-    counts: np.ndarray
+    counts: npt.NDArray[np.int64]
     """[classes, classes]: row is the true class, column the predicted one."""
 
 
@@ -101,81 +95,73 @@ class Reader:
     def study(self, name: str) -> Tracked:
         """All of a study. InputError if the server knows no run of that name."""
         with one_line(self.uri):
-            return self._study(name)
+            parents, children = [], []
+            for run in self._search(f"tags.study = {quoted(name)}"):
+                role = run.data.tags.get("role")
+                if role == "study":
+                    parents.append(run)
+                elif role in (None, *_TRAININGS):
+                    children.append(run)
+            if not parents and not children:
+                raise InputError(
+                    f"study {name}: no run in experiment {self.experiment!r} of {hide_secrets(self.uri)} has "
+                    f"the tag study={name}{self._known()}"
+                )
+            parents.reverse()
+            plan, problem = self._plan(parents)
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                runs = tuple(pool.map(self._whole, children))
+            return Tracked(
+                experiment_id=self._id,
+                parents=tuple(run.info.run_id for run in parents),
+                status=_status(parents[0]) if parents else "",
+                plan=plan,
+                problem=problem,
+                runs=runs,
+            )
 
     def champion(self, name: str) -> Champion | None:
         """The registered model's champion; None if there is none, or its predictions are gone."""
-        with one_line(self.uri):
-            return self._champion(name)
-
-    def log(self, run_id: str, folder: Path) -> None:
-        """Show a report under a run, at `report/`, over what an earlier one left there."""
-        with one_line(self.uri):
-            self._client.log_artifacts(run_id, str(folder), "report")
-
-    def launched(self) -> AbstractContextManager[Callable[[str], None]]:
-        """For what a report came to, in the run of `mlflow run -e report`."""
-        return launched(self._client, "report")
-
-    def _study(self, name: str) -> Tracked:
-        parents, children = [], []
-        for run in self._search(f"tags.study = {quoted(name)}"):
-            role = run.data.tags.get("role")
-            if role == "study":
-                parents.append(run)
-            elif role in (None, *_TRAININGS):
-                children.append(_brief(run))
-        if not parents and not children:
-            raise InputError(
-                f"study {name}: no run in experiment {self.experiment!r} of {hide_secrets(self.uri)} has "
-                f"the tag study={name}{self._known()}"
-            )
-        parents.reverse()
-        outline, problem = self._outline(parents)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            runs = list(pool.map(self._whole, children))
-        return Tracked(
-            experiment_id=self._id,
-            parents=tuple(
-                Parent(
-                    run_id=run.info.run_id,
-                    status=run.data.tags.get("status", run.info.status.lower()),
-                )
-                for run in parents
-            ),
-            outline=outline,
-            problem=problem,
-            runs=tuple(runs),
-        )
-
-    def _champion(self, name: str) -> Champion | None:
         from mlflow.exceptions import MlflowException
 
-        try:
-            version = self._client.get_model_version_by_alias(name, "champion")
-        except MlflowException:
-            return None
-        run_id = version.run_id or version.tags.get("run_id")
-        run = get_run(self._client, run_id) if run_id else None
-        if run is None:
-            return None
-        try:
-            rows = self._csv(run.info.artifact_uri, "predictions.csv")
-            names = {row["class"]: row["name"] for row in self._csv(run.info.artifact_uri, "per_class.csv")}
-            place = {name: index for index, name in enumerate(names)}
-            counts = np.zeros((len(names), len(names)), dtype=int)
-            for row in rows:
-                counts[place[row["label"]], place[row["selected_predicted"]]] += 1
-        except (InputError, KeyError):
-            return None
-        return Champion(
-            version=str(version.version),
-            run_id=run.info.run_id,
-            study=run.data.tags.get("study", "none"),
-            data_digest=run.data.tags.get("data_digest", ""),
-            classes=tuple(names.values()),
-            counts=counts,
-        )
+        with one_line(self.uri):
+            try:
+                version = self._client.get_model_version_by_alias(name, "champion")
+            except MlflowException:
+                return None
+            run_id = version.run_id or version.tags.get("run_id")
+            run = get_run(self._client, run_id) if run_id else None
+            if run is None:
+                return None
+            try:
+                names = self._file(run.info.artifact_uri, CLASSES, read_classes)
+                answers = self._file(run.info.artifact_uri, PREDICTIONS, read_predictions)
+                place = {folder: number for number, folder in enumerate(names)}
+                true = [place[folder] for folder in answers.labels]
+                predicted = [place[folder] for folder in answers.predicted[SELECTED]]
+                counts = np.zeros((len(names), len(names)), dtype=np.int64)
+                np.add.at(counts, (true, predicted), 1)
+            except (InputError, KeyError):
+                return None
+            return Champion(
+                version=str(version.version),
+                run_id=run.info.run_id,
+                study=run.data.tags.get("study", "none"),
+                data_digest=run.data.tags.get("data_digest", ""),
+                classes=tuple(names.values()),
+                counts=counts,
+            )
+
+    def log(self, run_id: str, folder: Path, files: Iterable[Path]) -> None:
+        """Show these files of a folder under a run, at `report/`, over what an earlier report left there."""
+        with one_line(self.uri):
+            for file in files:
+                place = Path("report") / file.parent.relative_to(folder)
+                self._client.log_artifact(run_id, str(file), place.as_posix())
+
+    def launched(self) -> AbstractContextManager[Callable[[str], None]]:
+        """Gives what writes a report's result into the run that `mlflow run -e report` made, if it did."""
+        return launched(self._client, "report")
 
     def _search(self, query: str, *, newest: bool = False) -> Iterator[Run]:
         order = ["attributes.start_time DESC" if newest else "attributes.start_time ASC"]
@@ -187,59 +173,55 @@ class Reader:
         names = self.studies()[:8]
         return f"; there are {', '.join(names)}" if names else ""
 
-    def _outline(self, parents: Sequence[Run]) -> tuple[Outline | None, str]:
+    def _plan(self, parents: Sequence[Run]) -> tuple[StudyPlan | None, str]:
         problem = "no parent run, so nothing says what was planned"
         for parent in parents:
             try:
-                return Outline.read(self._text(f"{parent.info.artifact_uri}/study", OUTLINE)), ""
+                folder = f"{parent.info.artifact_uri}/study"
+                return self._file(folder, OUTLINE, lambda path: StudyPlan.read(path.read_text("utf-8"))), ""
             except InputError as error:
                 problem = f"parent run {parent.info.run_id}: {error}"
         return None, problem
 
-    def _whole(self, run: TrackedRun) -> TrackedRun:
-        """The run with its curves and answers; what was read whole of a finished run is read once."""
-        if run.run_id in self._read:
-            return self._read[run.run_id]
-        source = self._stood_for(run)
-        if not source.finished:
-            return source
-        artifacts = source.tags["artifacts"]
-        read = self._history(source, artifacts)
+    def _whole(self, run: Run) -> TrackedRun:
+        """The run with its curves and answers; one that was read without a flaw is read once. A run that a
+        study took from another has the figures of the one that was trained."""
+        run_id = run.info.run_id
+        if run_id in self._read:
+            return self._read[run_id]
+        tracked = _brief(run)
+        if not tracked.finished:
+            return tracked
+        trained = trained_run(self._client, run)
+        if trained is None:
+            return replace(tracked, state="the run that it was taken from is deleted")
+        if trained is not run:
+            known = _brief(trained)
+            tags = {**known.tags, "reused_run": trained.info.run_id}
+            own = {name: getattr(tracked, name) for name in ("run_id", "name", "arm", "seed")}
+            tracked = replace(known, tags=tags, **own)
+            if not tracked.finished:
+                return tracked
+        read = self._history(tracked, trained)
         try:
-            answers = _answers(self._csv(artifacts, "predictions.csv"))
-            read |= {"answers": answers, "test_images": len(next(iter(answers.right.values())))}
+            answers = self._file(trained.info.artifact_uri, PREDICTIONS, read_predictions)
+            right = {accuracy: answers.right(accuracy) for accuracy in answers.predicted}
+            read |= {"answers": right, "images": answers.images, "test_images": len(answers.names)}
         except InputError as error:
             read["flaws"] = (*read["flaws"], f"has no stored predictions ({error})")
-        whole = replace(source, **read)
+        whole = replace(tracked, **read)
         if not whole.flaws:
-            self._read[run.run_id] = whole
+            self._read[run_id] = whole
         return whole
 
-    def _stood_for(self, run: TrackedRun) -> TrackedRun:
-        """The run itself; with the figures of the one that it was taken from, however often that was."""
-        passed = {run.run_id}
-        told, source_id = run, run.run_id
-        while told.finished and told.tags.get("role") == "reused":
-            source_id = told.tags.get("reused_run", "")
-            source = get_run(self._client, source_id) if source_id and source_id not in passed else None
-            if source is None or source.info.lifecycle_stage != "active":
-                return replace(run, state="the run that it was taken from is deleted")
-            passed.add(source_id)
-            told = _brief(source)
-        if told is run:
-            return run
-        tags = {**told.tags, "reused_run": source_id}
-        return replace(told, run_id=run.run_id, name=run.name, arm=run.arm, seed=run.seed, tags=tags)
-
-    def _history(self, run: TrackedRun, artifacts: str) -> dict[str, Any]:
+    def _history(self, run: TrackedRun, trained: Run) -> dict[str, Any]:
         """From the file that training leaves; else, slower, from the server's own records."""
         keys = (*CURVES, "speed/epoch_seconds", "speed/images_per_second")
         try:
-            rows = self._csv(artifacts, "history.csv")
+            rows = self._file(trained.info.artifact_uri, HISTORY, read_table)
             found = {key: _curve((row.get("epoch"), row.get(key)) for row in rows) for key in keys}
         except InputError:
-            run_id = run.tags.get("reused_run", run.run_id)
-            found = {key: self._metric(run_id, key) for key in keys}
+            found = {key: self._metric(trained.info.run_id, key) for key in keys}
         curves = {key: found[key] for key in CURVES if len(found[key][0])}
         seconds, speed = (found[key][1] for key in keys[-2:])
         planned = number(run.params.get("epochs"))
@@ -256,24 +238,14 @@ class Reader:
     def _metric(self, run_id: str, key: str) -> Curve:
         return _curve((point.step, point.value) for point in self._client.get_metric_history(run_id, key))
 
-    def _csv(self, artifacts: str, name: str) -> list[dict[str, str]]:
-        """A table of a run. InputError if it is missing or no table."""
-        try:
-            rows = list(csv.DictReader(io.StringIO(self._text(artifacts, name)), strict=True))
-        except csv.Error as error:
-            raise InputError(f"{name}: {error}") from None
-        if not rows:
-            raise InputError(f"{name} is empty")
-        return rows
-
-    def _text(self, artifacts: str, name: str) -> str:
-        """A file of a run. InputError if it cannot be had, unless it is the server that fails."""
+    def _file(self, artifacts: str, name: str, read: Callable[[Path], _Read]) -> _Read:
+        """What a file of a run holds. InputError if it cannot be had, unless it is the server that fails."""
         from mlflow.exceptions import MlflowException
         from requests import RequestException
 
         try:
             with fetched(self._client, f"{artifacts}/{name}") as path:
-                return path.read_text("utf-8")
+                return read(path)
         except (InputError, RequestException, MlflowException):
             raise
         except Exception as error:  # a folder of that name, no text, a store whose library is not installed
@@ -289,9 +261,9 @@ def open_reader(tracking_uri: str | None, experiment: str | None) -> Reader:
     check_alive(uri, advice="start it, a report reads all it shows from there")
     with one_line(uri):
         client = connect(uri)
-        told = None if experiment else os.environ.get("MLFLOW_EXPERIMENT_ID")
-        name = experiment or "imagenette"
-        found = client.get_experiment(told) if told else client.get_experiment_by_name(name)
+        outer = None if experiment else outer_experiment_id()
+        name = experiment or EXPERIMENT
+        found = client.get_experiment(outer) if outer else client.get_experiment_by_name(name)
         if found is None or found.lifecycle_stage != "active":
             there = "deleted" if found else "not"
             raise InputError(f"experiment {name!r} is {there} on {hide_secrets(uri)}")
@@ -299,25 +271,30 @@ def open_reader(tracking_uri: str | None, experiment: str | None) -> Reader:
 
 
 def _brief(run: Run) -> TrackedRun:
-    """What the list of runs tells of one."""
-    tags, metrics = run.data.tags, run.data.metrics
-    word = tags.get("status") or run.info.status.lower()
+    """What the list of runs says of one."""
+    tags, metrics, status = run.data.tags, run.data.metrics, _status(run)
     why = unfinished(run)
-    if tags.get("role") == "reused":  # the run that it stands for has to be finished
-        why = None if word == "finished" else word
+    if tags.get("role") == "reused":  # the run that it was taken from has to be finished
+        why = None if status == Status.FINISHED else status
     reason = f": {tags['reason']}" if tags.get("reason") else ""
+    state = why if status == Status.FINISHED else f"{status}{reason}"
     return TrackedRun(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,
         arm=tags.get("arm", ""),
         seed=_whole_number(tags.get("seed", run.data.params.get("seed"))),
-        state="finished" if why is None else f"{word}{reason}" if word != "finished" else why,
+        state=state or Status.FINISHED,
         params=dict(run.data.params),
-        tags=dict(tags) | {"artifacts": run.info.artifact_uri},
+        tags=dict(tags),
         claims={name: metrics[name] for name in METRICS if name in metrics},
         test_images=_test_images(run),
         images_per_second=metrics.get("speed/images_per_second"),
     )
+
+
+def _status(run: Run) -> str:
+    """Our own word for how it stands, else MLflow's."""
+    return run.data.tags.get("status") or str(run.info.status.lower())
 
 
 def _test_images(run: Run) -> int | None:
@@ -329,21 +306,6 @@ def _test_images(run: Run) -> int | None:
         if isinstance(count, int) and count > 0:
             return count
     return None
-
-
-def _answers(rows: Sequence[Mapping[str, str]]) -> Answers:
-    columns = {SELECTED: "selected_predicted", FINAL: "predicted"}
-    if not {"image", "label"} <= rows[0].keys() or not rows[0].keys() & set(columns.values()):
-        raise InputError("predictions.csv lacks its columns")
-    if any(value is None for row in rows for value in row.values()):
-        raise InputError("predictions.csv is cut off")
-    digest = hashlib.sha256("\n".join(f"{row['image']}\t{row['label']}" for row in rows).encode())
-    right = {
-        metric: np.array([row["label"] == row[column] for row in rows])
-        for metric, column in columns.items()
-        if column in rows[0]
-    }
-    return Answers(images=digest.hexdigest(), right=right)
 
 
 def _curve(points: Iterable[tuple[Any, Any]]) -> Curve:

@@ -9,35 +9,22 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from imagenette.results import METRICS
+from imagenette.results import TEST_ACCURACIES, Status
 
-SELECTED, FINAL, BEST = "selected/test_accuracy", "final/test_accuracy", "best/test_accuracy"
-ACCURACIES = {metric: METRICS[metric] for metric in (SELECTED, FINAL, BEST)}
-"""The three accuracies on the test images, kept apart; in words: which images, which epoch."""
 CURVES = ("train/accuracy", "test/accuracy", "train/loss", "test/loss")
 Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 """Epochs and values, both [n], by epoch; no value is NaN."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Answers:
-    """What a run said of every test image."""
-
-    images: str
-    """Digest of the images' names and classes in their order: runs with the same one can be paired."""
-    right: Mapping[str, npt.NDArray[np.bool_]]
-    """Accuracy's name -> [n] whether each image was right: selected and final."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class TrackedRun:
-    """One training run, as the server tells of it."""
+    """One training run."""
 
     run_id: str
     name: str
     arm: str
     seed: int | None
-    state: str = "finished"
+    state: str = Status.FINISHED
     """`finished`; else how it stands: `running`, `failed: loss not finite at epoch 3`, ..."""
     params: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -50,13 +37,16 @@ class TrackedRun:
     """Median over the epochs."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
     """Those of CURVES that it has."""
-    answers: Answers | None = None
+    answers: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    """Accuracy's name -> [n] whether each test image was right, as the stored predictions say."""
+    images: str = ""
+    """Digest of those images and their classes in their order: runs with the same one can be paired."""
     flaws: tuple[str, ...] = ()
     """What could not be read of it, in words that follow its name."""
 
     @property
     def finished(self) -> bool:
-        return self.state == "finished"
+        return self.state == Status.FINISHED
 
     @property
     def data_digest(self) -> str:
@@ -69,25 +59,24 @@ class TrackedRun:
 
     def right(self, metric: str) -> npt.NDArray[np.bool_] | None:
         """[n] whether it has each test image right, where its predictions bear out the accuracy."""
-        right = self.answers.right.get(metric) if self.answers else None
-        share = self.share(metric)
-        return (
-            right if right is not None and share is not None and abs(share - right.mean()) <= 1e-6 else None
-        )
+        right, share = self.answers.get(metric), self.share(metric)
+        if right is None or share is None or abs(share - right.mean()) > 1e-6:
+            return None
+        return right
 
     def complaints(self) -> list[str]:
         """What is wrong with it, in words that follow its name."""
         wrong = list(self.flaws)
-        for metric in ACCURACIES:
+        for metric in TEST_ACCURACIES:
             value = self.claims.get(metric)
             if value is None:
                 wrong.append(f"has no {metric}")
             elif self.share(metric) is None:
-                said = "inf" if abs(value) >= 1e300 else f"{value:.4g}"  # MLflow has 1.8e308 for inf
-                wrong.append(f"claims {metric}={said}, which is no share in [0, 1]")
-            elif self.answers and metric in self.answers.right and self.right(metric) is None:
-                said = f"{self.answers.right[metric].mean():.4f}"
-                wrong.append(f"claims {metric}={value:.4f}, its predictions say {said}")
+                text = "inf" if abs(value) >= 1e300 else f"{value:.4g}"  # MLflow has 1.8e308 for inf
+                wrong.append(f"claims {metric}={text}, which is no share in [0, 1]")
+            elif metric in self.answers and self.right(metric) is None:
+                stored = self.answers[metric].mean()
+                wrong.append(f"claims {metric}={value:.4f}, its predictions say {stored:.4f}")
         return wrong
 
 

@@ -7,9 +7,10 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from imagenette.report.runs import BEST, SELECTED, TrackedRun, number
+from imagenette.report.runs import TrackedRun, number
+from imagenette.results import BEST, SELECTED
 from imagenette.stats import Interval, t_interval, wilson
-from imagenette.tracking.study_plan import Outline, Value
+from imagenette.tracking.study_plan import StudyPlan, Value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,34 +143,25 @@ def unreadable(name: str, why: str) -> Study:
     return Study(name=name, title=name, arms=(), baseline=None, problems=(why,))
 
 
-def published(outline: Outline) -> Study | None:
+def published(plan: StudyPlan) -> Study | None:
     """What was published, as if each number were one run of ours; None if nothing was."""
-    arms = [
-        Arm(
-            name=arm,
-            values=values,
-            runs=(
-                TrackedRun(
-                    run_id="",
-                    name=arm,
-                    arm=arm,
-                    seed=None,
-                    claims={BEST: outline.references[arm][BEST]},
-                    test_images=outline.reference_images,
-                ),
-            ),
-        )
-        for arm, values in outline.arms.items()
-        if 0 <= outline.references.get(arm, {}).get(BEST, math.nan) <= 1
-    ]
-    if len(arms) < 2 or not outline.reference_images:
+    known = {arm: figures.get(BEST, math.nan) for arm, figures in plan.references.items()}
+    arms = tuple(
+        Arm(name=arm, values=values, runs=(_as_a_run(arm, known[arm], plan.reference_images),))
+        for arm, values in plan.arms.items()
+        if 0 <= known.get(arm, math.nan) <= 1
+    )
+    if len(arms) < 2 or not plan.reference_images:
         return None
-    baseline = next((arm for arm in arms if arm.name == outline.baseline), arms[0])
     return Study(
-        name=outline.name,
-        title=f"{outline.title}: the published numbers",
-        arms=tuple(arms),
-        baseline=baseline,
-        reference_source=outline.reference_source,
+        name=plan.name,
+        title=f"{plan.title}: the published numbers",
+        arms=arms,
+        baseline=next((arm for arm in arms if arm.name == plan.baseline), arms[0]),
+        reference_source=plan.reference_source,
         metric=BEST,
     )
+
+
+def _as_a_run(arm: str, accuracy: float, images: int | None) -> TrackedRun:
+    return TrackedRun(run_id="", name=arm, arm=arm, seed=None, claims={BEST: accuracy}, test_images=images)

@@ -5,41 +5,46 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from typing import Self
 
 from imagenette.report.compare import Comparison, compare
-from imagenette.report.conclusions import verdict
+from imagenette.report.conclusions import conclusions
 from imagenette.report.study import Study
-from imagenette.report.style import Panel
+from imagenette.report.style import SavedFigure
 from imagenette.report.tables import Table, arms_table, comparisons_table
 
 _MOST = 20  # arms whose missing runs are listed
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """Drawn and saved: NAME.svg, NAME.pdf, NAME.png in `figures/`."""
-
-    name: str
-    caption: str
-    svg: str
-    """As a part of a page."""
-    tips: dict[str, str]
-    panels: list[Panel]
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sheet:
+class StudyReport:
     """What a report says of one study."""
 
     study: Study
     comparisons: list[Comparison]
-    verdict: list[str]
+    conclusions: list[str]
     tables: list[Table]
-    published: Sheet | None = None
+    published: StudyReport | None = None
     """The published numbers, tested in the same way."""
-    figures: list[Figure] = field(default_factory=list)
+    figures: list[SavedFigure] = field(default_factory=list)
     address: str = ""
     """Of the parent run in MLflow's pages; empty without a server that has pages."""
+
+    @classmethod
+    def of(cls, study: Study, published: Study | None = None, *, address: str = "") -> Self:
+        """Everything but the figures."""
+        comparisons = compare(study)
+        tables = [arms_table(study)] if study.arms else []
+        if comparisons:
+            tables.append(comparisons_table(study, comparisons))
+        return cls(
+            study=study,
+            comparisons=comparisons,
+            conclusions=conclusions(study, comparisons),
+            tables=tables,
+            published=cls.of(published) if published else None,
+            address=address,
+        )
 
     @property
     def folder(self) -> str:
@@ -52,24 +57,24 @@ class Sheet:
     def so_far(self) -> str:
         """How much of the study there is."""
         study = self.study
-        done = len(study.runs)
-        planned = f" of {study.planned}" * (study.planned > done)
-        runs = f"{done}{planned} run{'s' * (f'{done}{planned}' != '1')} finished"
+        done, planned = len(study.runs), study.planned
+        count = f"{done} of {planned}" if planned > done else str(done)
+        runs = f"{count} run{'s' * (count != '1')} finished"
         return f"{runs}; the study is {study.status}" if study.status not in ("", "finished") else runs
 
     @property
     def missing(self) -> list[str]:
         """What was planned and is not there, and why: a sentence an arm."""
         arms = [arm for arm in self.study.arms if arm.missing]
-        said = [f"{arm.name}: {'; '.join(arm.missing)}." for arm in arms[:_MOST]]
-        return said + [f"And runs of {len(arms) - _MOST} more arms."] * (len(arms) > _MOST)
+        named = [f"{arm.name}: {'; '.join(arm.missing)}." for arm in arms[:_MOST]]
+        return named + [f"And runs of {len(arms) - _MOST} more arms."] * (len(arms) > _MOST)
 
     @property
     def provenance(self) -> dict[str, str]:
         """What all runs share, in words: data, commit, device, versions."""
         runs = self.study.runs
-        told = {"data": "data_digest", "commit": "commit", "device": "device", "torch": "torch"}
-        found = {what: {run.tags.get(tag, "") for run in runs} - {""} for what, tag in told.items()}
+        tags = {"data": "data_digest", "commit": "commit", "device": "device", "torch": "torch"}
+        found = {what: {run.tags.get(tag, "") for run in runs} - {""} for what, tag in tags.items()}
         shared = {what: values.pop() for what, values in found.items() if len(values) == 1}
         seeds = sorted({run.seed for run in runs if run.seed is not None})
         images = {run.test_images for run in runs if run.test_images}
@@ -78,19 +83,3 @@ class Sheet:
         if seeds:
             shared["seeds"] = ", ".join(map(str, seeds))
         return {k: v[:12] if k in ("data", "commit") else v for k, v in shared.items()}
-
-
-def lay_out(study: Study, public: Study | None = None, *, address: str = "") -> Sheet:
-    """Everything but the figures."""
-    found = compare(study)
-    tables = [arms_table(study)] if study.arms else []
-    if found:
-        tables.append(comparisons_table(study, found))
-    return Sheet(
-        study=study,
-        comparisons=found,
-        verdict=verdict(study, found),
-        tables=tables,
-        published=lay_out(public) if public else None,
-        address=address,
-    )

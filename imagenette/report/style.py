@@ -1,26 +1,23 @@
-"""How figures look: one colour for an arm wherever it is drawn, inks that a page can turn dark, and what is
-behind each point for whoever points at it. Knows matplotlib, and no study."""
+"""What a page needs of a figure: one colour for an arm wherever it is drawn, inks that turn dark with the
+page, and the values behind each mark for whoever points at it. Knows matplotlib, and no study."""
 
 from __future__ import annotations
 
 import io
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from imagenette.drawing import COLOURS, GRID, INK, PAPER, drawing, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, GRID, PAPER = "#1b1d21", "#e3e4e6", "#fefefe"
-"""Stand for a page's own colours: nothing else is drawn in them."""
 _PAGE = {INK: "var(--ink)", GRID: "var(--grid)", PAPER: "var(--paper)"}
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
-"""Okabe and Ito's palette, told apart by colour-blind readers too, on white and on black."""
+"""Inks that stand for a page's own colours: nothing else is drawn in them."""
 _DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)))
 _MARKERS = "osD^vPX"
 
@@ -37,8 +34,8 @@ class Look:
 def looks(arms: Sequence[str]) -> dict[str, Look]:
     """Arm -> its look, by its place among all of the study: up to seven have colours of their own, more go
     over viridis; neighbours differ in dashes and marker as well."""
-    if len(arms) <= len(_COLOURS):
-        colours: Sequence[str] = _COLOURS
+    if len(arms) <= len(COLOURS):
+        colours: Sequence[str] = COLOURS
     else:
         from matplotlib import colormaps
         from matplotlib.colors import to_hex
@@ -61,15 +58,18 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel:
-    """Where a figure's axes lie, in points from its upper left, and what is drawn in them."""
+class SavedFigure:
+    """Drawn and saved: NAME.svg, NAME.pdf, NAME.png in `figures/`."""
 
-    box: tuple[float, float, float, float]
-    """Left, top, width, height."""
-    span: tuple[float, float]
-    """What the left and the right edge stand for."""
-    series: list[Series]
-    percent: bool
+    name: str
+    caption: str
+    svg: str
+    """As a part of a page."""
+    tips: dict[str, str]
+    """Mark's id -> what it says when pointed at."""
+    panels: list[dict[str, Any]]
+    """Of each axes with curves: `box` (left, top, width, height, in points from the upper left), `span` (what
+    its left and right edge stand for), `series` (each a Series), `percent` (whether they are shares)."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -78,10 +78,15 @@ class Drawn:
 
     name: str
     caption: str
-    figure: Figure
+    size: InitVar[tuple[float, float]] = (6.4, 3.9)
+    """Width and height in inches."""
+    figure: Figure = field(init=False)
     tips: dict[str, str] = field(default_factory=dict)
     """Mark's id -> what it says when pointed at."""
     curves: list[tuple[Axes, list[Series], bool]] = field(default_factory=list)
+
+    def __post_init__(self, size: tuple[float, float]) -> None:
+        self.figure = new_figure(*size)
 
     def tip(self, text: str) -> str:
         """An id for a mark that says this."""
@@ -89,24 +94,13 @@ class Drawn:
         self.tips[mark] = text
         return mark
 
-    def settle(self) -> Drawn:
+    def settle(self) -> None:
         """Lay it out once, for all its forms."""
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine("none")
-        return self
 
-    def panels(self) -> list[Panel]:
-        width, height = (72 * side for side in self.figure.get_size_inches())
-        found = []
-        for axes, series, percent in self.curves:
-            box = axes.get_position()
-            corner = (box.x0 * width, (1 - box.y1) * height, box.width * width, box.height * height)
-            low, high = axes.get_xlim()
-            found.append(Panel(box=corner, span=(low, high), series=series, percent=percent))
-        return found
-
-    def save(self, folder: Path, *, prefix: str = "") -> str:
-        """Write NAME.svg, NAME.pdf and NAME.png into a folder; the SVG as a page has it inside.
+    def save(self, folder: Path, *, prefix: str = "") -> SavedFigure:
+        """Write NAME.svg, NAME.pdf and NAME.png into a folder.
 
         prefix: of the page's ids, where it shows figures of the same name of several studies.
         """
@@ -116,23 +110,16 @@ class Drawn:
             self.figure.savefig(folder / f"{self.name}.pdf", metadata={"CreationDate": None})
             self.figure.savefig(folder / f"{self.name}.png", dpi=144)
         (folder / f"{self.name}.svg").write_text(text.getvalue(), encoding="utf-8")
-        return inline(text.getvalue(), f"{prefix}{self.name}", self.tips)
+        svg = inline(text.getvalue(), f"{prefix}{self.name}", self.tips)
+        panels = [self._panel(*curves) for curves in self.curves]
+        return SavedFigure(name=self.name, caption=self.caption, svg=svg, tips=self.tips, panels=panels)
 
-
-@contextmanager
-def drawing() -> Iterator[None]:
-    """Inside, names are drawn as they are ($ is no mathematics), and the same figure gives the same bytes."""
-    from matplotlib import rc_context
-
-    settings: dict[Any, Any] = {
-        "text.parse_math": False,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "imagenette",
-        "pdf.fonttype": 42,
-    }
-    with rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a browser has it
-        yield
+    def _panel(self, axes: Axes, series: list[Series], percent: bool) -> dict[str, Any]:
+        width, height = (72 * side for side in self.figure.get_size_inches())
+        box = axes.get_position()
+        corner = (box.x0 * width, (1 - box.y1) * height, box.width * width, box.height * height)
+        drawn = [asdict(each) for each in series]
+        return {"box": corner, "span": axes.get_xlim(), "series": drawn, "percent": percent}
 
 
 def inline(svg: str, name: str, tips: Mapping[str, str]) -> str:
@@ -149,41 +136,3 @@ def inline(svg: str, name: str, tips: Mapping[str, str]) -> str:
     for ink, own in _PAGE.items():
         svg = svg.replace(ink, own)
     return svg
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Width and height in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
-
-
-def dress(axes: Axes, *, grid: Literal["x", "y"] | None = "y") -> None:
-    """The frame that every figure has."""
-    axes.set_facecolor("none")
-    axes.spines[["top", "right"]].set_visible(False)
-    for spine in axes.spines.values():
-        spine.set_color(INK)
-        spine.set_linewidth(0.8)
-    axes.tick_params(colors=INK, labelsize=10, width=0.8)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_color(INK)
-        axis.label.set_fontsize(10)
-    axes.title.set_color(INK)
-    if grid:
-        axes.grid(axis=grid, color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def percent(axis: Any) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_formatter(lambda share, _: f"{100 * share:.4g}")
-    axis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
-
-
-def legend(target: Any, **options: Any) -> None:
-    """Of axes or of a figure."""
-    made = target.legend(frameon=False, fontsize=9.5, labelcolor=INK, **options)
-    made.get_title().set_color(INK)
-    made.get_title().set_fontsize(9.5)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from imagenette.report.compare import Comparison
 from imagenette.report.conclusions import p_value
-from imagenette.report.runs import ACCURACIES, BEST
-from imagenette.report.study import Arm, Estimate, Study
-from imagenette.results import METRICS
+from imagenette.report.study import Arm, Study
+from imagenette.results import BEST, METRICS, SELECTED, TEST_ACCURACIES
 
 if TYPE_CHECKING:
     from imagenette.stats import Interval
@@ -91,39 +90,47 @@ def _latex(text: str) -> str:
 # -- of a study ---------------------------------------------------------------------------------------
 
 
-def arms_table(study: Study) -> Table:
-    """A row an arm: accuracies, what was published, cost."""
+def arms_table(study: Study, *, so_far: bool = False) -> Table:
+    """A row an arm: accuracies, what was published, cost.
+
+    so_far: of a study under way, without intervals; columns say what is missing, and only what is there.
+    """
     place = {arm.name: number for number, arm in enumerate(study.ranked)}  # sorts back into this order
     columns: dict[str, Callable[[Arm], Cell]] = {
-        "trial" if study.search else "arm": lambda arm: Cell(arm.name, place[arm.name])
+        "trial" if study.search else "arm": lambda arm: Cell(arm.name, place[arm.name]),
+        "n": _runs,
     }
-    columns["n"] = _runs_cell
-    if study.objective not in ACCURACIES and any(arm.shares(study.objective) for arm in study.arms):
+    if study.objective not in TEST_ACCURACIES and any(arm.shares(study.objective) for arm in study.arms):
         words = METRICS.get(study.objective, study.objective)
-        columns[f"objective: {words}, %"] = _accuracy_column(study.objective)
-    for metric, words in ACCURACIES.items():
-        columns[f"{words}, %"] = _accuracy_column(metric)
-    if any(BEST in arm.reference for arm in study.arms):
-        columns["reference (one run), %"] = _reference
-        columns["in our interval"] = lambda arm: inside(arm, study.other_conditions)
-    columns["parameters, M"] = lambda arm: _quantity(arm.mean("parameters"), 1e-6, "{:.2f}")
-    columns["MB"] = lambda arm: _quantity(arm.mean("weights_bytes"), 1e-6, "{:.1f}")
-    columns["images/s"] = lambda arm: _quantity(arm.mean("images_per_second"), 1, "{:.0f}")
-    columns["minutes a run"] = lambda arm: _quantity(arm.mean("seconds"), 1 / 60, "{:.1f}")
-    for column, key, unit in (("reference: MB", "size_mb", 1.0), ("reference: hours", "hours", 1.0)):
-        if any(f"reference/{key}" in arm.reference for arm in study.arms):
-            columns[column] = _published(f"reference/{key}", unit)
+        columns[f"objective: {words}, %"] = _accuracy(study.objective, intervals=not so_far)
+    for metric, words in TEST_ACCURACIES.items():
+        columns[f"{words}, %"] = _accuracy(metric, intervals=not so_far)
+    if so_far and study.chosen_on_test and study.objective != SELECTED:
+        del columns[f"{METRICS[SELECTED]}, %"]  # it is the best epoch on the test set
+    published = {key for arm in study.arms for key in arm.reference}
+    if BEST in published:
+        columns["reference (best epoch, one run), %"] = _published(BEST, 100, "{:.2f}")
+        if not so_far:
+            columns["in our interval"] = lambda arm: inside(arm, study.other_conditions)
+    columns["parameters, M"] = _mean("parameters", 1e-6, "{:.2f}")
+    columns["MB"] = _mean("weights_bytes", 1e-6, "{:.1f}")
+    columns["images/s"] = _mean("images_per_second", 1, "{:.0f}")
+    columns["minutes a run"] = _mean("seconds", 1 / 60, "{:.1f}")
+    for column, key in (("reference: MB", "reference/size_mb"), ("reference: hours", "reference/hours")):
+        if key in published:
+            columns[column] = _published(key, 1, "{:g}")
+    if so_far:
+        columns["missing"] = lambda arm: Cell(_by_state(arm.missing))
     if len({run.tags.get("device") for run in study.runs}) > 1:  # else it stands above the table
         columns["device"] = device
-    always = {"arm", "trial", "n", *(f"{words}, %" for words in ACCURACIES.values())}
-    kept = {
-        name: cell
-        for name, cell in columns.items()
-        if name in always or any(cell(arm).text not in ("", MISSING) for arm in study.arms)
-    }
+    cells = {name: [cell(arm) for arm in study.ranked] for name, cell in columns.items()}
+    always = {"arm", "trial", "n"}
+    always |= set() if so_far else {f"{words}, %" for words in TEST_ACCURACIES.values()}
+    known = {name for name, column in cells.items() if any(cell.text not in ("", MISSING) for cell in column)}
+    kept = {name: column for name, column in cells.items() if name in always | known}
     gone = [name for name in columns if name not in kept]
-    notes = [f"No run knows: {'; '.join(gone)}."] if gone and study.runs else []
-    notes.append("Mean ± standard deviation over seeds [95 % interval].")
+    notes = [f"No run knows: {'; '.join(gone)}."] if gone and study.runs and not so_far else []
+    notes.append(f"Mean ± standard deviation over seeds{'' if so_far else ' [95 % interval]'}.")
     if any(name.startswith("reference") for name in kept) and study.reference_source:
         notes.append(f"Reference: {study.reference_source}.")
     if study.other_conditions:
@@ -135,7 +142,7 @@ def arms_table(study: Study) -> Table:
         name=f"{study.name}-arms",
         caption=f"{study.title}: every arm",
         columns=tuple(kept),
-        rows=tuple(tuple(cell(arm) for cell in kept.values()) for arm in study.ranked),
+        rows=tuple(zip(*kept.values(), strict=True)),
         note=" ".join(notes),
     )
 
@@ -146,7 +153,7 @@ def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
     words = {"better": "better", "worse": "worse", "open": "no real difference shown"}
     return Table(
         name=f"{study.name}-comparisons",
-        caption=f"{study.title}: against {base} ({ACCURACIES[study.metric]})",
+        caption=f"{study.title}: against {base} ({METRICS[study.metric]})",
         columns=(
             *("arm", "difference [95 %], points", "images alone right / wrong", "p over images"),
             *("p over seeds", "p, Holm", "verdict"),
@@ -171,32 +178,49 @@ def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
     )
 
 
-def _accuracy_column(metric: str) -> Callable[[Arm], Cell]:
-    return lambda arm: _accuracy(arm.estimate(metric), [(r.seed, r.share(metric)) for r in arm.runs])
+def _accuracy(metric: str, *, intervals: bool) -> Callable[[Arm], Cell]:
+    def cell(arm: Arm) -> Cell:
+        estimate = arm.estimate(metric)
+        if estimate.mean is None:
+            return _none()
+        shares = [(run.seed, share) for run in arm.runs if (share := run.share(metric)) is not None]
+        spread = f" ± {100 * estimate.sd:.2f}" if estimate.sd is not None else ""
+        span = estimate.interval if intervals else None
+        details = [
+            f"[{100 * span.low:.2f}, {100 * span.high:.2f}]" if span else "",
+            "one run" if estimate.n == 1 else "",
+            f"(n={estimate.n})" if 1 < estimate.n < len(arm.runs) else "",
+        ]
+        return Cell(
+            f"{100 * estimate.mean:.2f}{spread}",
+            estimate.mean,
+            detail=" ".join(filter(None, details)),
+            hint=", ".join(f"seed {seed}: {100 * share:.2f}" for seed, share in shares),
+        )
+
+    return cell
 
 
-def _accuracy(estimate: Estimate, runs: Sequence[tuple[int | None, float | None]]) -> Cell:
-    if estimate.mean is None:
-        return _none()
-    each = ", ".join(f"seed {seed}: {100 * share:.2f}" for seed, share in runs if share is not None)
-    spread = f" ± {100 * estimate.sd:.2f}" if estimate.sd is not None else ""
-    one = " one run" if estimate.n == 1 else ""
-    interval = f"[{_range(estimate.interval)}]" if estimate.interval else ""
-    some = f" (n={estimate.n})" if 1 < estimate.n < len(runs) else ""
-    said = f"{100 * estimate.mean:.2f}{spread}"
-    return Cell(said, estimate.mean, detail=f"{interval}{one}{some}".strip(), hint=each)
+def _runs(arm: Arm) -> Cell:
+    done, missing = len(arm.runs), len(arm.missing)
+    return Cell(f"{done} of {done + missing}" if missing else str(done), done, hint="; ".join(arm.missing))
 
 
-def _runs_cell(arm: Arm) -> Cell:
-    if not arm.missing:
-        return Cell(str(len(arm.runs)), len(arm.runs))
-    said = f"{len(arm.runs)} of {len(arm.runs) + len(arm.missing)}"
-    return Cell(said, len(arm.runs), hint="; ".join(arm.missing))
+def _by_state(missing: Sequence[str]) -> str:
+    """`failed: seed 3; waiting: seed 4, seed 5`, without the reasons."""
+    seeds: dict[str, list[str]] = {}
+    for text in missing:
+        seed, state = text.split(": ")[:2]
+        seeds.setdefault(state, []).append(seed)
+    return "; ".join(f"{state}: {', '.join(named)}" for state, named in seeds.items())
 
 
-def _reference(arm: Arm) -> Cell:
-    value = arm.reference.get(BEST)
-    return _none() if value is None else Cell(f"{100 * value:.2f}", value)
+def _mean(what: str, unit: float, form: str) -> Callable[[Arm], Cell]:
+    return lambda arm: _number(arm.mean(what), unit, form)
+
+
+def _published(key: str, unit: float, form: str) -> Callable[[Arm], Cell]:
+    return lambda arm: _number(arm.reference.get(key), unit, form)
 
 
 def inside(arm: Arm, other_conditions: str) -> Cell:
@@ -210,12 +234,8 @@ def inside(arm: Arm, other_conditions: str) -> Cell:
     return Cell("no, above" if value > estimate.interval.high else "no, below")
 
 
-def _published(key: str, scale: float) -> Callable[[Arm], Cell]:
-    return lambda arm: _quantity(arm.reference.get(key), scale, "{:g}")
-
-
-def _quantity(value: float | None, scale: float, form: str) -> Cell:
-    return _none() if value is None else Cell(form.format(value * scale), value)
+def _number(value: float | None, unit: float, form: str) -> Cell:
+    return _none() if value is None else Cell(form.format(value * unit), value)
 
 
 def device(arm: Arm) -> Cell:
@@ -224,13 +244,12 @@ def device(arm: Arm) -> Cell:
 
 
 def _difference(value: float, interval: Interval | None) -> Cell:
-    said = f"{100 * value:+.2f}".replace("-", "\N{MINUS SIGN}")
     span = f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]" if interval else ""
-    return Cell(said, value, detail=span.replace("-", "\N{MINUS SIGN}"))
+    return Cell(_minus(f"{100 * value:+.2f}"), value, detail=_minus(span))
 
 
-def _range(interval: Interval) -> str:
-    return f"{100 * interval.low:.2f}, {100 * interval.high:.2f}"
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _p(p: float | None, none: str = MISSING) -> Cell:

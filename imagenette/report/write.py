@@ -1,9 +1,9 @@
-"""A sheet in its forms: one HTML page, Markdown, CSV, LaTeX, figures. Writes files; asks nobody."""
+"""A report as files: one HTML page, Markdown, CSV, LaTeX, figures. Asks no server."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +12,9 @@ from imagenette import __version__
 from imagenette.errors import InputError
 from imagenette.files import write_whole
 from imagenette.report.conclusions import method
-from imagenette.report.csv_tables import arms_frame, comparisons_frame, runs_frame
+from imagenette.report.csv_tables import arms_csv, comparisons_csv, runs_csv
 from imagenette.report.figures import NAMES, draw_all
-from imagenette.report.study_report import Figure, Sheet
+from imagenette.report.study_report import StudyReport
 from imagenette.report.tables import plain
 
 if TYPE_CHECKING:
@@ -26,40 +26,31 @@ BEGIN, END = "<!-- imagenette report: begin -->", "<!-- imagenette report: end -
 
 
 def write_study(
-    sheet: Sheet, champion: Champion | None, folder: Path, *, refresh: int | None = None
-) -> tuple[Sheet, list[Path]]:
-    """Everything of one study into a folder: report.html, report.md, tables, figures. The sheet with its
+    report: StudyReport, champion: Champion | None, folder: Path, *, refresh: int | None = None
+) -> tuple[StudyReport, list[Path]]:
+    """Everything of one study into a folder: report.html, report.md, tables, figures. The report with its
     figures, and the files. What an earlier report left and this one has not is removed."""
-    study = sheet.study
+    study = report.study
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    prefix = f"{sheet.folder}-"
-    figures = [
-        Figure(
-            name=drawn.name,
-            caption=drawn.caption,
-            svg=drawn.save(folder / "figures", prefix=prefix),
-            tips=drawn.tips,
-            panels=drawn.panels(),
-        )
-        for drawn in draw_all(study, champion)
-    ]
-    sheet = replace(sheet, figures=figures)
+    prefix = f"{report.folder}-"
+    figures = [drawn.save(folder / "figures", prefix=prefix) for drawn in draw_all(study, champion)]
+    report = replace(report, figures=figures)
     texts = {
-        "report.html": page([sheet], refresh=refresh),
-        "report.md": markdown([sheet], figures=""),
-        "arms.csv": arms_frame(study).to_csv(index=False),
-        "runs.csv": runs_frame(study).to_csv(index=False),
+        "report.html": page([report], refresh=refresh),
+        "report.md": markdown([report], lambda report: ""),
+        "arms.csv": arms_csv(study),
+        "runs.csv": runs_csv(study),
     }
-    if sheet.comparisons:
-        texts["comparisons.csv"] = comparisons_frame(sheet.comparisons).to_csv(index=False)
-    texts |= {f"{table.name.removeprefix(f'{study.name}-')}.tex": table.latex() for table in sheet.tables}
+    if report.comparisons:
+        texts["comparisons.csv"] = comparisons_csv(report.comparisons)
+    texts |= {f"{table.name.removeprefix(f'{study.name}-')}.tex": table.latex() for table in report.tables}
     for name, text in texts.items():
         write_whole(folder / name, text, fsync=False)
     drawn_files = {f"figures/{figure.name}.{kind}" for figure in figures for kind in ("svg", "pdf", "png")}
     written = {*texts, *drawn_files}
     for name in _ALL - written:
         (folder / name).unlink(missing_ok=True)
-    return sheet, [folder / name for name in sorted(written)]
+    return report, [folder / name for name in sorted(written)]
 
 
 _ALL = {
@@ -68,7 +59,7 @@ _ALL = {
 }
 
 
-def page(sheets: Sequence[Sheet], *, refresh: int | None = None) -> str:
+def page(reports: Sequence[StudyReport], *, refresh: int | None = None) -> str:
     """One self-contained HTML page. refresh: seconds after which a browser loads it again."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -79,9 +70,8 @@ def page(sheets: Sequence[Sheet], *, refresh: int | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["panels"] = lambda figure: [asdict(panel) for panel in figure.panels]
     return environment.get_template("report.html.j2").render(
-        sheets=sheets,
+        reports=reports,
         style=(PAGE / "report.css").read_text("utf-8"),
         script=(PAGE / "report.js").read_text("utf-8"),
         method=method(),
@@ -90,41 +80,32 @@ def page(sheets: Sequence[Sheet], *, refresh: int | None = None) -> str:
     )
 
 
-def markdown(sheets: Sequence[Sheet], *, figures: str) -> str:
-    """figures: what comes before `figures/NAME.png` in a link, or before `STUDY/figures/...` of several
-    studies."""
+def markdown(
+    reports: Sequence[StudyReport], place: Callable[[StudyReport], str | None], *, brief: bool = False
+) -> str:
+    """place: what comes before `figures/NAME.png` in a study's links; None leaves its figures out. brief: the
+    results alone, for a README: what is real, every arm, one figure, what is odd."""
     parts = []
-    for sheet in sheets:
-        parts += [f"# {plain(sheet.study.title)}\n", f"{_facts(sheet)}\n", _bullets(sheet.verdict)]
-        for table in sheet.tables:
-            parts += [f"**{plain(table.caption)}**\n", table.markdown(), f"{plain(table.note)}\n"]
-        inside = figures if len(sheets) == 1 else f"{figures}{sheet.folder}/"
-        parts += [_picture(figure, inside) + f"\n*{plain(figure.caption)}*\n" for figure in sheet.figures]
-        if sheet.study.problems:
-            parts += ["## What is odd\n", _bullets(sheet.study.problems)]
-        if sheet.missing:
-            parts += ["## What is missing\n", _bullets(sheet.missing)]
-        if sheet.published:
-            parts += ["## The published numbers, tested in the same way\n", _bullets(sheet.published.verdict)]
-            parts += [table.markdown() for table in sheet.published.tables[1:]]
-    return "\n".join([*parts, f"{method()}\n", f"*{_made()}*\n"])
-
-
-def brief(sheets: Sequence[Sheet], figures: str | None) -> str:
-    """The results alone, for a README: what is real, every arm, what is odd."""
-    parts = []
-    for sheet in sheets:
-        parts += [f"### {plain(sheet.study.title)}\n", f"{_facts(sheet)}\n", _bullets(sheet.verdict)]
-        parts += [f"{table.markdown()}\n{plain(table.note)}\n" for table in sheet.tables[:1]]
-        if figures is not None:
-            parts += [_picture(figure, f"{figures}{sheet.folder}/") for figure in sheet.figures[:1]]
-        if sheet.study.problems:
-            parts += ["What is odd:\n", _bullets(sheet.study.problems)]
-        if sheet.missing:
-            parts += ["What is missing:\n", _bullets(sheet.missing)]
-        if sheet.published:
-            parts += ["The published numbers, tested in the same way:\n", _bullets(sheet.published.verdict)]
-    return "\n".join(parts)
+    for report in reports:
+        first = slice(1) if brief else slice(None)
+        parts += [f"{'###' if brief else '#'} {plain(report.study.title)}\n", f"{_facts(report)}\n"]
+        parts += [_bullets(report.conclusions)]
+        for table in report.tables[first]:
+            parts += [] if brief else [f"**{plain(table.caption)}**\n"]
+            parts += [table.markdown(), f"{plain(table.note)}\n"]
+        folder, public = place(report), report.published
+        for figure in report.figures[first] if folder is not None else ():
+            parts.append(f"![{plain(figure.caption).replace(']', ')')}]({folder}figures/{figure.name}.png)\n")
+            parts += [] if brief else [f"*{plain(figure.caption)}*\n"]
+        for title, sentences in (
+            ("What is odd", report.study.problems),
+            ("What is missing", report.missing),
+            ("The published numbers, tested in the same way", public.conclusions if public else ()),
+        ):
+            if sentences:
+                parts += [f"{title}:\n" if brief else f"## {title}\n", _bullets(sentences)]
+        parts += [table.markdown() for table in public.tables[1:]] if public and not brief else []
+    return "\n".join(parts if brief else [*parts, f"{method()}\n", f"*{_made()}*\n"])
 
 
 def put_into(document: Path, text: str) -> None:
@@ -143,13 +124,9 @@ def _bullets(sentences: Sequence[str]) -> str:
     return "".join(f"- {plain(sentence)}\n" for sentence in sentences)
 
 
-def _facts(sheet: Sheet) -> str:
-    facts = "".join(f"; {what}: {value}" for what, value in sheet.provenance.items())
-    return plain(f"{sheet.study.name}: {sheet.so_far}{facts}.")
-
-
-def _picture(figure: Figure, folder: str) -> str:
-    return f"![{plain(figure.caption).replace(']', ')')}]({folder}figures/{figure.name}.png)\n"
+def _facts(report: StudyReport) -> str:
+    facts = "".join(f"; {what}: {value}" for what, value in report.provenance.items())
+    return plain(f"{report.study.name}: {report.so_far}{facts}.")
 
 
 def _made() -> str:

@@ -42,7 +42,7 @@ from imagenette.study.schema import (
     parse,
     shown,
 )
-from imagenette.tracking.study_plan import Outline
+from imagenette.tracking.study_plan import StudyPlan
 
 __all__ = ["OBJECTIVES", "Cell", "Choices", "Definition", "Range", "Search", "load", "shipped"]
 
@@ -104,10 +104,10 @@ class Definition:
         """Whether the test set decides: such a result flatters, and must be shown as what it is."""
         return self.split == "test"
 
-    def outline(self) -> Outline:
+    def outline(self) -> StudyPlan:
         """What the study's parent run carries of it."""
         varied = {cell.arm: {k: v for k, v in cell.values.items() if k != "seed"} for cell in self.cells}
-        return Outline(
+        return StudyPlan(
             name=self.name,
             title=self.title,
             objective=self.objective,

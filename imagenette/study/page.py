@@ -1,17 +1,18 @@
-"""The study as its parent run in MLflow shows it: description, table, figure, importances; kept current."""
+"""Keeps the parent run of a study current in MLflow: description, table, cells, figure, counts."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from imagenette.files import write_whole
-from imagenette.study import table
+from imagenette.study.as_report import markdown, write_figure
 from imagenette.study.definition import Definition
-from imagenette.study.figure import write_figure
 from imagenette.study.queue import Row
+from imagenette.study.table import csv_text, is_done, word
 from imagenette.study.trials import IMPORTANCE, importances
 from imagenette.tracking.parent import StudyRun
 
@@ -21,21 +22,11 @@ HEARTBEAT = 60.0  # seconds between two signs of life
 
 def describe(definition: Definition, rows: Sequence[Row], shares: Mapping[str, float]) -> str:
     """The parent run's description, in Markdown."""
-    return table.markdown(
-        definition.title,
-        objective=definition.objective,
-        reads_test=definition.reads_test,
-        arms=definition.arms,
-        seeds=definition.seeds,
-        references=definition.references,
-        rows=rows,
-        importances=shares,
-        evaluator=IMPORTANCE,
-    )
+    return markdown(definition.outline(), rows, shares, evaluator=IMPORTANCE)
 
 
 class Page:
-    """The study as its parent run shows it: the table, the figure and the importances so far."""
+    """What the parent run shows of the study so far, brought up to date every now and then."""
 
     def __init__(self, definition: Definition, parent: StudyRun, folder: Path) -> None:
         self._definition, self.parent, self._folder = definition, parent, folder
@@ -44,7 +35,7 @@ class Page:
         self._description = ""
 
     def refresh(self, rows: Sequence[Row], *, now: bool = False) -> bool:
-        """Bring the parent run up to date where it is time to; whether the server has it."""
+        """Bring the parent run up to date if it is time to; False where the server could not take it."""
         clock = time.monotonic()
         state = [(row.state, row.attempt) for row in rows]
         fresh = state != self._shown and clock >= self._next_table
@@ -54,7 +45,7 @@ class Page:
             self._definition, rows, importances(rows, search=self._definition.search)
         )
         files = self._write(rows, description)
-        done = sum(row.state == "done" for row in rows)
+        done = sum(map(is_done, rows))
         known = self.parent.refresh(
             files=files, description=description, metrics=self._metrics(rows), step=done
         )
@@ -70,30 +61,19 @@ class Page:
         return self.parent.end(status, reason=reason, description=self._description) and known
 
     def _write(self, rows: Sequence[Row], description: str) -> list[Path]:
-        """Files in the study's folder; fewer, with a line that says so, where the disk is full."""
+        """Files in the study's folder; none, with a line that says why, where the disk is full."""
+        files = [self._folder / name for name in ("table.md", "cells.csv", "figure.png")]
         try:
-            return self._written(rows, description)
+            write_whole(files[0], description)
+            write_whole(files[1], csv_text(rows, objective=self._definition.objective))
+            write_figure(files[2], self._definition.outline(), rows)
         except OSError as error:
             print(f"imagenette: {self._folder}: {error.strerror}", file=sys.stderr)
             return []
-
-    def _written(self, rows: Sequence[Row], description: str) -> list[Path]:
-        definition = self._definition
-        files = [self._folder / name for name in ("table.md", "cells.csv", "figure.png")]
-        write_whole(files[0], description)
-        write_whole(files[1], table.csv_text(rows, objective=definition.objective))
-        write_figure(
-            files[2],
-            title=definition.title,
-            objective=definition.objective,
-            arms=definition.arms,
-            references=definition.references,
-            rows=rows,
-        )
         return files
 
     def _metrics(self, rows: Sequence[Row]) -> dict[str, float]:
-        values = [row.value for row in rows if row.state == "done" and row.value is not None]
+        values = [row.value for row in rows if is_done(row) and row.value is not None]
         best = {"objective/best": max(values)} if values else {}
-        states = ("done", "failed", "pruned")
-        return {f"cells/{state}": float(sum(row.state == state for row in rows)) for state in states} | best
+        words = Counter(map(word, rows))
+        return {f"cells/{state}": float(words[state]) for state in ("done", "failed", "pruned")} | best

@@ -1,5 +1,5 @@
-"""What a terminal sees of a study: how far it is, what runs, what failed, what is left. Knows rows and words;
-no database, no MLflow."""
+"""What a terminal shows of a study: how far it is, what runs, what failed, what is left. Knows rows; knows no
+database and no MLflow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from imagenette.study.table import Spread, cell_name, how_far, one_line
+from imagenette.study.table import cell_name, how_far, is_done, one_line, state_with_reason, word
 
 if TYPE_CHECKING:
     from imagenette.study.queue import Row
@@ -81,12 +81,14 @@ def _arms(rows: Sequence[Row]) -> list[tuple[float, Line]]:
         arms.setdefault(row.arm, []).append(row)
     found: list[tuple[float, Line]] = []
     for arm, cells in arms.items():
-        done = [row for row in cells if row.state == "done"]
-        spread = Spread.of(row.value for row in done)
-        if spread.mean is not None:
+        done = [row for row in cells if is_done(row)]
+        values = [row.value for row in done if row.value is not None]
+        if values:
             name = cell_name(done[0]) if arm == done[0].cell else arm
-            mean = f"{100 * spread.mean:.2f}" + (f" ± {100 * spread.sd:.2f}" if spread.sd is not None else "")
-            found.append((spread.mean, ["done", name, f"{len(done)} of {len(cells)}", f"{mean} %"]))
+            mean = statistics.fmean(values)
+            spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            count = f"{len(done)} of {len(cells)}"
+            found.append((mean, ["done", name, count, f"{100 * mean:.2f}{spread} %"]))
     return found
 
 
@@ -122,7 +124,7 @@ def time_left(rows: Sequence[Row], *, now: float) -> float | None:
     waiting = sum(row.state == "waiting" for row in rows)
     if not running and not waiting:
         return 0.0
-    trained = [row.seconds for row in rows if row.state == "done" and row.reused is None and row.seconds]
+    trained = [row.seconds for row in rows if is_done(row) and row.reused is None and row.seconds]
     guessed = [
         max(now - row.started, 0) / row.progress
         for row in running
@@ -148,7 +150,7 @@ def duration(seconds: float) -> str:
 
 def plain_line(row: Row) -> str:
     """A cell that ended, for a log: `done  batch_size=16 seed=1  91.20 %  (3.2 min)`."""
-    parts = [row.state, cell_name(row)]
+    parts = [word(row), cell_name(row)]
     if row.state == "failed":
         parts.append(one_line(row.reason))
     elif row.value is not None:
@@ -169,12 +171,9 @@ def missing_line(name: str, rows: Sequence[Row], *, command: str | None = None) 
     missing = sorted((row for row in rows if row.state in rank), key=lambda r: (rank[r.state], r.position))
     if not missing:
         return f"{name}: {how_far(rows)}"
-    done = sum(row.state == "done" for row in rows)
+    done = sum(map(is_done, rows))
     pruned = sum(row.state == "pruned" for row in rows)
-    named = [
-        f"{cell_name(row)} ({f'failed: {one_line(row.reason, 100)}' if row.state == 'failed' else row.state})"
-        for row in missing[:3]
-    ]
+    named = [f"{cell_name(row)} ({state_with_reason(row, 100)})" for row in missing[:3]]
     more = f" and {len(missing) - 3} more" * (len(missing) > 3)
     retry = " --retry-failed" * (missing[0].state == "failed")
     return (
@@ -226,11 +225,11 @@ class _Screen:
 class _Log:
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._told: dict[str, tuple[str, int]] | None = None  # cell -> state and attempt of its end
+        self._ends: dict[str, tuple[str, int]] | None = None  # cell -> state and attempt of its end
 
     def update(self, rows: Sequence[Row], *, workers_alive: int | None = None) -> None:
-        told = self._told
-        self._told = {row.cell: (row.state, row.attempt) for row in rows if row.ended}
+        known = self._ends
+        self._ends = {row.cell: (row.state, row.attempt) for row in rows if row.ended}
         for row in rows:
-            if row.ended and told is not None and told.get(row.cell) != self._told[row.cell]:
+            if row.ended and known is not None and known.get(row.cell) != self._ends[row.cell]:
                 self._console.print(plain_line(row), markup=False, highlight=False, soft_wrap=True)

@@ -52,7 +52,8 @@ def trained_run(client: MlflowClient, run: Run) -> Run | None:
     any number of such steps. None where that one is gone."""
     passed = {run.info.run_id}
     while run.data.tags.get("role") == "reused":
-        source = get_run(client, run.data.tags.get("reused_run", ""))
+        source_id = run.data.tags.get("reused_run")
+        source = get_run(client, source_id) if source_id else None
         if source is None or source.info.lifecycle_stage != "active" or source.info.run_id in passed:
             return None
         passed.add(source.info.run_id)

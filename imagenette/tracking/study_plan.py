@@ -14,7 +14,7 @@ Value = bool | int | float | str
 OUTLINE = "outline.json"
 
 
-class Outline(BaseModel):
+class StudyPlan(BaseModel):
     """What was planned."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
@@ -40,7 +40,7 @@ class Outline(BaseModel):
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """InputError if it is not an outline."""
+        """InputError if it is not the file of a plan."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

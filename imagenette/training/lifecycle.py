@@ -14,7 +14,7 @@ from imagenette.data.batches import EvalBatches
 from imagenette.errors import InputError, RunError
 from imagenette.network.self_test import Proof
 from imagenette.records import Epoch, Predictions
-from imagenette.results import Status, describe, summary_metrics
+from imagenette.results import FINAL, SELECTED, Status, describe, summary_metrics
 from imagenette.tracking import DatasetInfo, RunHeader, Tracker, begin_tracker
 from imagenette.tracking.opening import OpeningTracker
 from imagenette.tracking.provenance import reproduce_command
@@ -114,7 +114,7 @@ def finish(
     files = write_summary(
         job.output / "summary",
         history=state.history,
-        predictions={"last": last, "selected": selected.predictions},
+        predictions={FINAL: last, SELECTED: selected.predictions},
         names=dataset.test.names,
         classes=dataset.classes,
         labels=dataset.labels,

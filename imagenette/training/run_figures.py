@@ -5,25 +5,48 @@ Writes files into a folder; knows records and arrays, neither tensors nor MLflow
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from imagenette.artifacts import (
+    CLASSES,
+    HISTORY,
+    PREDICTIONS,
+    confusion,
+    write_classes,
+    write_history,
+    write_predictions,
+)
+from imagenette.drawing import (
+    BLUE,
+    GREY,
+    ORANGE,
+    VERMILLION,
+    confusion_matrix,
+    dress,
+    epoch_axis,
+    head,
+    legend,
+    new_figure,
+    percent,
+    shortened,
+    write_png,
+)
 from imagenette.records import Epoch, Predictions
+from imagenette.results import FINAL, SELECTED
 
-COLOURS = {"train": "#0072B2", "holdout": "#E69F00", "test": "#D55E00"}
-"""Okabe and Ito's palette: told apart by colour-blind readers too. Lines differ in style as well."""
-_STYLES = {"train": (0, (4, 1.5)), "holdout": "dotted", "test": "solid"}
-_GREY = "#666666"
-_WORST = 25
-_DPI = 110
+_SPLITS = {
+    "train": (BLUE, (0, (4, 1.5))),
+    "holdout": (ORANGE, "dotted"),
+    "test": (VERMILLION, "solid"),
+}
+"""Split -> colour and line style of its curves."""
+_WORST = 25  # mistakes that are shown
+_TIGHT = {"bbox_inches": "tight", "pad_inches": 0.1}
 
 
 def write_summary(
@@ -39,88 +62,65 @@ def write_summary(
 ) -> list[Path]:
     """Write every figure and table; returns the files, each to be tracked.
 
-    `predictions` holds "last" and, where a best epoch was kept, "selected": the same test images in
-    the same order, whose file names are `names` and whose pictures `images` uint8 [n, side, side, 3].
-    `labels` are readable names and `classes` folder names (None: the same), both by class number.
+    predictions: of the same test images in the same order, by accuracy: FINAL and, where a best epoch was
+    kept, SELECTED; empty writes what the history gives. names: of the images' files. images: uint8
+    [n, side, side, 3], the pictures. labels: readable names; classes: folder names (None: the same); both by
+    class number.
     """
     classes = labels if classes is None else classes
     folder.mkdir(parents=True, exist_ok=True)
-    files: dict[str, Callable[[Path], None]] = {
-        "curves.png": lambda path: draw_curves(path, history, selected_epoch),
-        "history.csv": lambda path: _write_csv(path, _history_rows(history)),
-    }
+    draw_curves(folder / "curves.png", history, selected_epoch)
+    write_history(folder / HISTORY, history)
+    files = ["curves.png", HISTORY]
     if predictions:
-        judged = predictions.get("selected", predictions["last"])
-        which = f"epoch {selected_epoch}" if "selected" in predictions and selected_epoch else "last epoch"
-        files |= {
-            "confusion.png": lambda path: draw_confusion(path, judged, labels, which),
-            "per_class.csv": lambda path: _write_csv(path, _class_rows(judged, classes, labels)),
-            "predictions.csv": lambda path: _write_csv(path, _prediction_rows(predictions, names, classes)),
-        }
+        judged = predictions.get(SELECTED, predictions[FINAL])
+        counts = confusion(judged, len(labels))
+        which = f"epoch {selected_epoch}" if SELECTED in predictions and selected_epoch else "last epoch"
+        draw_confusion(folder / "confusion.png", counts, labels, which)
+        write_classes(folder / CLASSES, counts, classes=classes, labels=labels)
+        write_predictions(folder / PREDICTIONS, predictions, names=names, classes=classes)
+        files += ["confusion.png", CLASSES, PREDICTIONS]
         if images is not None:
-            files["worst.png"] = lambda path: draw_worst(path, judged, labels, images, which)
-    for name, write in files.items():
-        write(folder / name)
+            draw_worst(folder / "worst.png", judged, labels, images, which)
+            files.append("worst.png")
     return [folder / name for name in files]
 
 
 def draw_curves(path: Path, history: Sequence[Epoch], selected_epoch: int | None = None) -> None:
     """Loss on the left, accuracy on the right, over epochs; the selected epoch is marked."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = new_figure(11, 4.2)
     left, right = figure.subplots(1, 2)
-    rows = [epoch.metrics() for epoch in history]
+    rows = {epoch.index: epoch.metrics() for epoch in history}
     for axes, quantity in ((left, "loss"), (right, "accuracy")):
-        for split, colour in COLOURS.items():
-            points = [
-                (e.index, row[f"{split}/{quantity}"])
-                for e, row in zip(history, rows, strict=True)
-                if f"{split}/{quantity}" in row
-            ]
-            if not points:
-                continue
-            x, y = zip(*points, strict=True)
-            marker = "o" if len(x) < 12 else None
-            axes.plot(
-                x,
-                y,
-                color=colour,
-                linestyle=_STYLES[split],
-                linewidth=1.8,
-                marker=marker,
-                markersize=4,
-                label=split,
-            )
-        axes.set_title(quantity.capitalize(), loc="left", fontweight="bold")
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        if len(history) == 1:
-            axes.set_xlim(0.5, 1.5)
-        axes.grid(axis="y", color="#e5e5e5")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        for split, (colour, line) in _SPLITS.items():
+            name = f"{split}/{quantity}"
+            points = {epoch: metrics[name] for epoch, metrics in rows.items() if name in metrics}
+            if points:
+                marker = "o" if len(points) < 12 else ""
+                style = {"linestyle": line, "linewidth": 1.8, "marker": marker, "markersize": 4}
+                axes.plot(list(points), list(points.values()), color=colour, label=split, **style)
+        head(axes, quantity.capitalize())
+        epoch_axis(axes, rows.keys())
+        dress(axes)
     left.set_ylim(0, 1.12 * left.get_ylim()[1])  # room for the words on the selected epoch
     if len(history) == 1:
         right.set_ylim(0, 1)
-    right.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
-    right.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
+    percent(right.yaxis, sign="%")
     if selected_epoch is not None:
         _mark_selected(left, right, selected_epoch, history)
-    handles, texts = right.get_legend_handles_labels()
-    if handles:
-        right.legend(handles, texts, loc="lower right", framealpha=1, edgecolor="none")
-    figure.savefig(path, dpi=_DPI, bbox_inches="tight", pad_inches=0.1)
+    if right.get_legend_handles_labels()[0]:
+        legend(right, loc="lower right", frameon=True, framealpha=1, edgecolor="none")
+    write_png(figure, path, **_TIGHT)
 
 
 def _mark_selected(left: Axes, right: Axes, selected: int, history: Sequence[Epoch]) -> None:
     for axes in (left, right):
-        axes.axvline(selected, color=_GREY, linewidth=1, linestyle=(0, (2, 2)), zorder=0)
+        axes.axvline(selected, color=GREY, linewidth=1, linestyle=(0, (2, 2)), zorder=0)
     epoch = next((e for e in history if e.index == selected), None)
-    said = f"selected: epoch {selected}"
-    if epoch is not None and epoch.test_accuracy is not None:
-        said += f", test {epoch.test_accuracy:.2%}"
+    accuracy = f", test {epoch.test_accuracy:.2%}" if epoch and epoch.test_accuracy is not None else ""
     late = selected > (history[0].index + history[-1].index) / 2
     left.annotate(
-        said,
+        f"selected: epoch {selected}{accuracy}",
         (selected, 1),
         xycoords=("data", "axes fraction"),
         xytext=(-5 if late else 5, -4),
@@ -128,60 +128,17 @@ def _mark_selected(left: Axes, right: Axes, selected: int, history: Sequence[Epo
         ha="right" if late else "left",
         va="top",
         fontsize=9,
-        color=_GREY,
+        color=GREY,
     )
 
 
-def confusion(predictions: Predictions, classes: int) -> npt.NDArray[np.int64]:
-    """[classes, classes] counts: row is the true class, column the predicted one."""
-    flat = np.bincount(predictions.label * classes + predictions.predicted, minlength=classes * classes)
-    return flat.reshape(classes, classes)
-
-
-def draw_confusion(path: Path, predictions: Predictions, labels: Sequence[str], which: str) -> None:
-    """Counts, each row coloured by its share: recall stands on the diagonal."""
-    counts = confusion(predictions, len(labels))
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    few = len(labels) <= 25
-    side = float(np.clip(0.62 * len(labels) + 2.4, 4.6, 12))
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
-    axes = figure.subplots()
-    drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ticks = np.arange(len(labels))
-    axes.set_xticks(
-        ticks,
-        [_short(label) for label in labels],
-        rotation=90 if not few else 45,
-        ha="center" if not few else "right",
-        rotation_mode="anchor" if few else "default",
-    )
-    axes.set_yticks(ticks, [_short(label) for label in labels])
-    axes.tick_params(length=0, labelsize=9 if few else 5)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.spines[:].set_visible(False)
-    if few:
-        for true, predicted in np.argwhere(counts):
-            dark = shares[true, predicted] > 0.55
-            axes.text(
-                predicted,
-                true,
-                counts[true, predicted],
-                ha="center",
-                va="center",
-                fontsize=9,
-                color="white" if dark else "#222222",
-            )
-    axes.set_title(
-        f"{predictions.accuracy:.2%} of {len(predictions.label):,} test images, {which}",
-        loc="left",
-        fontsize=11,
-        fontweight="bold",
-    )
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.6, format=PercentFormatter(xmax=1, decimals=0))
-    bar.set_label("share of the true class")
-    bar.outline.set_visible(False)
-    figure.savefig(path, dpi=_DPI, bbox_inches="tight", pad_inches=0.1)
+def draw_confusion(path: Path, counts: npt.NDArray[np.int64], labels: Sequence[str], which: str) -> None:
+    """How many images of each class were taken for which. which: the epoch, in words."""
+    figure = new_figure()
+    axes = confusion_matrix(figure, counts, labels, colours="Blues")
+    right, total = int(np.trace(counts)), int(counts.sum())
+    head(axes, f"{right / total:.2%} of {total:,} test images, {which}")
+    write_png(figure, path, **_TIGHT)
 
 
 def draw_worst(
@@ -192,77 +149,18 @@ def draw_worst(
     shown = wrong[np.argsort(-predictions.share[wrong], kind="stable")][:_WORST]
     columns = min(5, max(3, len(shown)))
     rows = max(1, -(-len(shown) // columns))
-    figure = Figure(figsize=(1.75 * columns, 2.15 * rows + 0.5), layout="constrained")
-    figure.suptitle(
-        f"{len(shown)} of {len(wrong):,} mistakes on {len(predictions.label):,} test images, "
-        f"the surest first, {which}"
-        if len(shown)
-        else f"No mistakes on {len(predictions.label):,} test images",
-        fontsize=10,
-        fontweight="bold",
-        x=0.01,
-        ha="left",
-    )
+    figure = new_figure(1.75 * columns, 2.15 * rows + 0.5)
+    total = f"{len(predictions.label):,} test images"
+    title = f"{len(shown)} of {len(wrong):,} mistakes on {total}, the surest first, {which}"
+    if not len(shown):
+        title = f"No mistakes on {total}"
+    figure.suptitle(title, fontsize=10, fontweight="bold", x=0.01, ha="left")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
     for axes, index in zip(grid, shown, strict=False):
         axes.imshow(images[index], interpolation="nearest" if images.shape[1] < 64 else "antialiased")
-        said = f"{_short(labels[predictions.predicted[index]])} {predictions.share[index]:.0%}"
-        axes.set_title(
-            f"true: {_short(labels[predictions.label[index]])}\nsaid: {said}", fontsize=8, loc="left"
-        )
-    figure.savefig(path, dpi=_DPI, bbox_inches="tight", pad_inches=0.1)
-
-
-def _short(label: str, *, limit: int = 18) -> str:
-    return label if len(label) <= limit else label[: limit - 1] + "…"
-
-
-Row = dict[str, Any]
-
-
-def _history_rows(history: Sequence[Epoch]) -> Iterable[Row]:
-    for epoch in history:
-        yield {"epoch": epoch.index, "timestamp": epoch.timestamp, **epoch.metrics()}
-
-
-def _class_rows(predictions: Predictions, classes: Sequence[str], labels: Sequence[str]) -> Iterable[Row]:
-    counts = confusion(predictions, len(classes))
-    for number, (name, label) in enumerate(zip(classes, labels, strict=True)):
-        images, said, right = counts[number].sum(), counts[:, number].sum(), counts[number, number]
-        yield {
-            "class": name,
-            "name": label,
-            "images": images,
-            "correct": right,
-            "recall": f"{right / images:.6f}" if images else "",
-            "precision": f"{right / said:.6f}" if said else "",
-        }
-
-
-def _prediction_rows(
-    predictions: Mapping[str, Predictions], names: Sequence[str], classes: Sequence[str]
-) -> Iterable[Row]:
-    """One row an image, in the split's order: what paired tests between two runs are made of."""
-    last, selected = predictions["last"], predictions.get("selected")
-    for index, name in enumerate(names):
-        row = {
-            "image": name,
-            "label": classes[last.label[index]],
-            "predicted": classes[last.predicted[index]],
-            "share": f"{last.share[index]:.6f}",
-        }
-        if selected is not None:
-            row["selected_predicted"] = classes[selected.predicted[index]]
-            row["selected_share"] = f"{selected.share[index]:.6f}"
-        yield row
-
-
-def _write_csv(path: Path, rows: Iterable[Row]) -> None:
-    rows = list(rows)
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        true, predicted = (shortened(labels[of[index]]) for of in (predictions.label, predictions.predicted))
+        text = f"true: {true}\nsaid: {predicted} {predictions.share[index]:.0%}"
+        axes.set_title(text, fontsize=8, loc="left")
+    write_png(figure, path, **_TIGHT)

@@ -20,6 +20,7 @@ from imagenette.network.export import GRAPH, WEIGHTS, Classifier, digest_of, sav
 from imagenette.network.self_test import Proof
 from imagenette.records import Predictions
 from imagenette.registry.model import open_folder
+from imagenette.results import FINAL, SELECTED
 from imagenette.tracking import open_tracker
 from imagenette.training.run_figures import write_summary
 from tests.tracking.tracking_helpers import epoch, header
@@ -107,7 +108,7 @@ class Shop:
         files = write_summary(
             output / "summary",
             [epoch(1)],
-            {"last": said, "selected": said},
+            {FINAL: said, SELECTED: said},
             names=NAMES,
             labels=CLASSES,
             selected_epoch=1,

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from imagenette.report.runs import BEST, FINAL, SELECTED, Answers, TrackedRun
+from imagenette.report.runs import TrackedRun
 from imagenette.report.study import Arm, Study
+from imagenette.results import BEST, FINAL, SELECTED
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -27,7 +28,8 @@ def run(
         seed=seed,
         claims={SELECTED: share, FINAL: share, BEST: share},
         test_images=len(right),
-        answers=Answers(images=images, right={SELECTED: right, FINAL: right}),
+        answers={SELECTED: right, FINAL: right},
+        images=images,
         **more,  # type: ignore[arg-type]
     )
 

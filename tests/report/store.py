@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 import zlib
 from collections.abc import Mapping
@@ -15,7 +14,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from imagenette.records import Epoch, Predictions
-from imagenette.tracking.study_plan import OUTLINE, Outline
+from imagenette.results import FINAL, SELECTED
+from imagenette.tracking.study_plan import OUTLINE, StudyPlan
 from imagenette.training.run_figures import write_summary
 
 CLASSES = ("cat", "dog", "owl")
@@ -33,10 +33,10 @@ KNOWN = {
 }
 
 
-def outline(name: str, **changed: Any) -> Outline:
+def outline(name: str, **changed: Any) -> StudyPlan:
     arms = {f"weight_decay={wd}": {"weight_decay": wd} for wd in (0.0, 0.0005, 0.01)}
     known = {"name": name, "title": "Weight decay", "objective": "selected/holdout_accuracy", "seeds": (1, 2)}
-    return Outline.model_validate(known | {"arms": arms, "baseline": "weight_decay=0.0005"} | changed)
+    return StudyPlan.model_validate(known | {"arms": arms, "baseline": "weight_decay=0.0005"} | changed)
 
 
 class Store:
@@ -48,11 +48,11 @@ class Store:
         found = self.client.get_experiment_by_name(experiment)
         self.id = found.experiment_id if found else self.client.create_experiment(experiment)
 
-    def parent(self, plan: Outline | str, *, name: str | None = None, status: str = "finished") -> str:
+    def parent(self, plan: StudyPlan | str, *, name: str | None = None, status: str = "finished") -> str:
         """A study's parent run; with a text, that in place of its outline."""
-        study = name or (plan.name if isinstance(plan, Outline) else "")
+        study = name or (plan.name if isinstance(plan, StudyPlan) else "")
         run_id = self._run(name=study, tags={"study": study, "role": "study", "status": status})
-        text = plan.model_dump_json() if isinstance(plan, Outline) else plan
+        text = plan.model_dump_json() if isinstance(plan, StudyPlan) else plan
         if text:
             self._send(run_id, OUTLINE, text, "study")
         self._end(run_id, status)
@@ -95,7 +95,7 @@ class Store:
             files = write_summary(
                 self._folder / run_id,
                 epochs,
-                {"last": said, "selected": said},
+                {FINAL: said, SELECTED: said},
                 names=[f"val/{i:03d}.png" for i in range(IMAGES)],
                 labels=CLASSES,
                 selected_epoch=3,
@@ -137,8 +137,3 @@ class Store:
             speed_images_per_second=100.0 + index,
             speed_epoch_seconds=60.0,
         )
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from imagenette.report.compare import compare
-from imagenette.report.conclusions import verdict
-from imagenette.report.runs import BEST, SELECTED, TrackedRun
+from imagenette.report.conclusions import conclusions
+from imagenette.report.runs import TrackedRun
+from imagenette.results import BEST, SELECTED
 from imagenette.stats import mcnemar, over_seeds, unpaired_shares
 from tests.report.simulated import run, study_of
 
@@ -50,7 +51,7 @@ def test_with_seeds_the_larger_of_both_ps_counts():
     assert found.p == found.p_seeds
     assert found.verdict == "open"  # these images would say so again, other seeds need not
     assert any(
-        s.startswith("Over images alone (corrected) the runs of arm do differ") for s in verdict(study)
+        s.startswith("Over images alone (corrected) the runs of arm do differ") for s in conclusions(study)
     )
 
 
@@ -71,7 +72,7 @@ def test_other_images_are_never_paired():
     found = only(study)
     assert found.images is None
     assert found.p_images == unpaired_shares(370, 400, 390, 400).p
-    assert any("unpaired" in sentence for sentence in verdict(study))
+    assert any("unpaired" in sentence for sentence in conclusions(study))
 
 
 def test_predictions_that_contradict_the_accuracy_are_not_used():
@@ -88,13 +89,13 @@ def test_accuracies_without_a_number_of_images_are_not_tested_and_it_is_said():
     study = replace(study_of({"base": [bare(0.9)], "arm": [bare(0.1)]}), metric=BEST)
     found = only(study)
     assert (found.p, found.p_corrected, found.interval, found.verdict) == (None, None, None, "open")
-    assert verdict(study)[0] == "Not tested, for how many test images stand behind it is not known: arm."
+    assert conclusions(study)[0] == "Not tested, for how many test images stand behind it is not known: arm."
 
 
 def test_images_without_predictions_count_once_however_many_seeds_saw_them():
     def three(share: float) -> list[TrackedRun]:
         return [
-            replace(run(answers(0)), seed=s, claims={SELECTED: share + s / 1e4}, answers=None)
+            replace(run(answers(0)), seed=s, claims={SELECTED: share + s / 1e4}, answers={})
             for s in (1, 2, 3)
         ]
 
@@ -108,7 +109,7 @@ def test_images_without_predictions_count_once_however_many_seeds_saw_them():
 def test_what_has_no_baseline_is_not_compared():
     study = study_of({"base": [run(answers(3))], "arm": [run(answers(4))]})
     assert compare(replace(study, baseline=None)) == []
-    assert verdict(replace(study, baseline=None)) == ["There is nothing to compare yet."]
+    assert conclusions(replace(study, baseline=None)) == ["There is nothing to compare yet."]
 
 
 def test_an_arm_that_collapsed_is_compared_like_any_other():
@@ -132,7 +133,7 @@ def test_one_run_against_several_speaks_of_the_means_in_the_table():
     found = only(study)
     assert found.value == pytest.approx((0.8 + 0.95 + 0.95) / 3 - 0.9)
     assert found.verdict == "open"  # the pair of seed 1 alone would say much worse
-    said = " ".join(verdict(study))
+    said = " ".join(conclusions(study))
     assert "As single runs" not in said
     assert "One run against several" in said
 
@@ -153,10 +154,10 @@ def test_one_odd_run_does_not_cost_the_pairs_of_the_others():
     base = [run(answers(10), seed=seed) for seed in (1, 2)]
     study = study_of({"base": base, "arm": [odd, run(answers(12), seed=2)]})
     assert only(study).pairs == 1
-    assert any("not stored for every seed: arm" in sentence for sentence in verdict(study))
+    assert any("not stored for every seed: arm" in sentence for sentence in conclusions(study))
 
 
 def test_an_arm_without_the_metric_is_said_not_to_be_compared():
     bare = replace(run(answers(10)), claims={BEST: 0.9})
     study = study_of({"base": [run(answers(10))], "arm": [run(answers(12))], "bare": [bare]})
-    assert "Not compared, for no run of it has selected/test_accuracy: bare." in verdict(study)
+    assert "Not compared, for no run of it has selected/test_accuracy: bare." in conclusions(study)

@@ -5,24 +5,24 @@ from __future__ import annotations
 import pytest
 
 from imagenette.report.compare import compare
-from imagenette.report.conclusions import verdict
+from imagenette.report.conclusions import conclusions
 from imagenette.report.study import published
 from imagenette.study.definition import load
 
 MINUS = "\N{MINUS SIGN}"
 
 
-def conclusions(name: str) -> tuple[list[str], dict[str, str]]:
+def published_conclusions(name: str) -> tuple[list[str], dict[str, str]]:
     study = published(load(name).outline())
     assert study is not None
     assert [run.test_images for run in study.runs] == [3925] * len(study.arms)
-    return [sentence.replace(MINUS, "-") for sentence in verdict(study)], {
+    return [sentence.replace(MINUS, "-") for sentence in conclusions(study)], {
         each.arm: each.verdict for each in compare(study)
     }
 
 
 def test_no_depth_differs_from_depth_18():
-    said, verdicts = conclusions("depth")
+    said, verdicts = published_conclusions("depth")
     assert verdicts == dict.fromkeys(("depth=34", "depth=50", "depth=101", "depth=152"), "open")
     assert said[0] == (
         "No real difference is shown: none of depth=34, depth=50, depth=101 and depth=152 can be told apart "
@@ -32,7 +32,7 @@ def test_no_depth_differs_from_depth_18():
 
 
 def test_batches_of_8_and_128_are_worse_than_32():
-    said, verdicts = conclusions("batch-size")
+    said, verdicts = published_conclusions("batch-size")
     assert [verdicts[f"batch_size={size}"] for size in (8, 16, 64, 128)] == ["worse", "open", "open", "worse"]
     assert said[0] == (
         "As single runs, batch_size=8 (-2.80 points, corrected p < 0.0001) and batch_size=128 (-2.42 points, "
@@ -44,7 +44,7 @@ def test_batches_of_8_and_128_are_worse_than_32():
 
 
 def test_no_weight_decay_is_worse_and_the_published_best_is_not_shown_to_be_better():
-    said, verdicts = conclusions("weight-decay")
+    said, verdicts = published_conclusions("weight-decay")
     assert verdicts.pop("weight_decay=0.0") == "worse"
     assert set(verdicts.values()) == {"open"}
     assert "weight_decay=0.005" in verdicts

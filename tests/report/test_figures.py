@@ -112,7 +112,7 @@ def test_a_curve_shows_the_epochs_that_all_its_runs_have():
 
 def test_every_form_of_a_figure_is_written_and_the_page_s_own_inks_replace_ours(tmp_path: Path):
     (first, *_) = draw_all(study([arm("a<b>&", seeds=2), arm("b")]))
-    svg = first.save(tmp_path)
+    svg = first.save(tmp_path).svg
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "accuracy.pdf").read_bytes().startswith(b"%PDF")
     assert "a&lt;b&gt;&amp;" in svg
@@ -136,7 +136,7 @@ def test_the_same_study_is_drawn_to_the_same_bytes(tmp_path: Path):
 def test_names_are_drawn_as_they_are(tmp_path: Path):
     arms = [arm("a$^$"), arm("$x_{$ y"), arm("_hidden"), arm("p$a$q")]
     for each in draw_all(study(arms)):
-        svg = each.save(tmp_path)
+        svg = each.save(tmp_path).svg
         if each.name in ("accuracy", "test-curves"):
             assert all(name in svg for name in ("a$^$", "$x_{$ y", "_hidden", "p$a$q")), each.name
 

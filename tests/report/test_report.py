@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from imagenette.artifacts import read_table
 from imagenette.report.write import BEGIN, END
 from tests.report.conftest import Report
-from tests.report.store import DATA, IMAGES, Store, outline, rows
+from tests.report.store import DATA, IMAGES, Store, outline
 from tests.tracking.tracking_helpers import Server
 from tests.waiting import wait_until
 
@@ -41,7 +42,7 @@ def test_a_study_in_every_form(made: Path):
 
 
 def test_tables_hold_the_numbers_that_were_tracked(made: Path):
-    arms = rows(made / "decay/arms.csv")
+    arms = read_table(made / "decay/arms.csv")
     assert [row["arm"] for row in arms] == ["weight_decay=0.0", "weight_decay=0.0005", "weight_decay=0.01"]
     shares = [1 - (20 + seed) / IMAGES for seed in (1, 2)]
     first = {name: float(arms[0][f"selected/test_accuracy{name}"]) for name in ("", " sd", " low", " high")}
@@ -54,9 +55,9 @@ def test_tables_hold_the_numbers_that_were_tracked(made: Path):
         "102",
         "44776624",
     )
-    verdicts = {row["arm"]: row["verdict"] for row in rows(made / "decay/comparisons.csv")}
+    verdicts = {row["arm"]: row["verdict"] for row in read_table(made / "decay/comparisons.csv")}
     assert verdicts == {"weight_decay=0.0": "open", "weight_decay=0.01": "worse"}
-    assert len(rows(made / "decay/runs.csv")) == 6
+    assert len(read_table(made / "decay/runs.csv")) == 6
     tex = (made / "decay/arms.tex").read_text()
     assert r"\toprule" in tex
     assert r"weight\_decay=0.01" in tex
@@ -147,7 +148,7 @@ def test_every_broken_input_is_named_and_none_breaks_the_report(store: Store, re
     html = (tmp_path / "report.html").read_text()
     assert "seed 1: failed: loss not finite at epoch 2; seed 2: running" in html
     assert "seed 4: its run is on other data" in html
-    arms = rows(tmp_path / "broken/arms.csv")
+    arms = read_table(tmp_path / "broken/arms.csv")
     assert float(arms[0]["selected/test_accuracy"]) == pytest.approx((0.9 + 0.9 + 0.85 + 0.9) / 4)
     assert arms[0]["final/test_accuracy n"] == "3"
 
@@ -220,7 +221,7 @@ def test_a_run_that_stands_for_another_shows_that_ones_figures(store: Store, rep
     store.client.delete_run(gone)
     done = report("again", "--out", tmp_path, "--no-log")
     assert done.returncode == 0, done.stderr
-    (run,) = rows(tmp_path / "again/runs.csv")
+    (run,) = read_table(tmp_path / "again/runs.csv")
     assert (run["reused_run"], run["selected/test_accuracy"], run["test_images"]) == (source, "0.8", "200")
     assert "seed 1: the run that it was taken from is deleted" in (tmp_path / "report.html").read_text()
 
@@ -330,7 +331,7 @@ def test_a_cut_off_history_is_named_and_gives_no_time(store: Store, report: Repo
     store.client.log_artifact(run, str(tmp_path / "history.csv"))
     assert report("cut", "--out", tmp_path, "--no-log").returncode == 0
     assert f"run {run} (weight_decay=0.0, seed 1): has curves up to epoch 1 of 3." in odd(tmp_path, "cut")
-    assert rows(tmp_path / "cut/arms.csv")[0]["seconds"] == ""
+    assert read_table(tmp_path / "cut/arms.csv")[0]["seconds"] == ""
 
 
 def test_the_champion_of_the_same_data_is_shown_with_its_mistakes(
@@ -367,5 +368,5 @@ def test_runs_come_page_by_page(
 
     monkeypatch.setattr(tracking.MlflowClient, "search_runs", two_at_a_time)
     assert report("decay", "--out", tmp_path, "--no-log").returncode == 0
-    assert len(rows(tmp_path / "decay/runs.csv")) == 6
+    assert len(read_table(tmp_path / "decay/runs.csv")) == 6
     assert len([token for token in asked if token]) >= 3

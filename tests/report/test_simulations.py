@@ -7,8 +7,8 @@ import pytest
 
 from imagenette import stats
 from imagenette.report.compare import compare
-from imagenette.report.conclusions import verdict
-from imagenette.report.runs import SELECTED
+from imagenette.report.conclusions import conclusions
+from imagenette.results import SELECTED
 from tests.report.simulated import simulate
 
 TIMES = 2000
@@ -64,7 +64,7 @@ def run_studies(times: int, **how: object) -> tuple[float, float, float]:
             truth in arm.estimate(SELECTED).interval for arm, truth in zip(study.arms, truths, strict=True)
         ]
         pairs += [truth - truths[0] in each.interval for each, truth in zip(found, truths[1:], strict=True)]
-        words = " ".join(verdict(study, found))
+        words = " ".join(conclusions(study, found))
         false.append("No real difference is shown" not in words)
         assert false[-1] == (" better than " in words or " worse than " in words)
     return float(np.mean(arms)), float(np.mean(pairs)), float(np.mean(false))

@@ -7,18 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imagenette.report.assemble import arrange
-from imagenette.report.conclusions import verdict
-from imagenette.report.runs import BEST, FINAL, SELECTED, TrackedRun
+from imagenette.report.assemble import assemble
+from imagenette.report.conclusions import conclusions
+from imagenette.report.runs import TrackedRun
 from imagenette.report.study import published
 from imagenette.report.tables import arms_table
-from imagenette.tracking.study_plan import Outline
+from imagenette.results import BEST, FINAL, SELECTED
+from imagenette.tracking.study_plan import StudyPlan
 from tests.report.simulated import run
 
 RIGHT = np.arange(100) >= 10
 
 
-def plan(**changed: object) -> Outline:
+def plan(**changed: object) -> StudyPlan:
     known = {
         "name": "s",
         "title": "S",
@@ -26,7 +27,7 @@ def plan(**changed: object) -> Outline:
         "seeds": (1,),
         "baseline": "lr=1",
     }
-    return Outline.model_validate(known | {"arms": {"lr=1": {"lr": 1}, "lr=2": {"lr": 2}}} | changed)
+    return StudyPlan.model_validate(known | {"arms": {"lr=1": {"lr": 1}, "lr=2": {"lr": 2}}} | changed)
 
 
 def of(arm: str, seed: int | None = 1, **changed: object) -> TrackedRun:
@@ -34,7 +35,7 @@ def of(arm: str, seed: int | None = 1, **changed: object) -> TrackedRun:
 
 
 def test_arms_stand_in_the_planned_order_with_what_is_missing():
-    study = arrange("s", plan(seeds=(1, 2)), [of("lr=2"), of("lr=1", 2), of("lr=1", 1, state="failed: no")])
+    study = assemble("s", plan(seeds=(1, 2)), [of("lr=2"), of("lr=1", 2), of("lr=1", 1, state="failed: no")])
     assert [arm.name for arm in study.arms] == ["lr=1", "lr=2"]
     assert [arm.missing for arm in study.arms] == [("seed 1: failed: no",), ("seed 2: no run",)]
     assert study.planned == 4
@@ -42,13 +43,13 @@ def test_arms_stand_in_the_planned_order_with_what_is_missing():
 
 
 def test_seeds_that_nobody_planned_count_and_are_named():
-    study = arrange("s", plan(), [of("lr=1"), of("lr=2"), of("lr=2", 7), of("lr=2", 8)])
+    study = assemble("s", plan(), [of("lr=1"), of("lr=2"), of("lr=2", 7), of("lr=2", 8)])
     assert [len(arm.runs) for arm in study.arms] == [1, 3]
     assert any("lr=2 has runs of seeds that are not planned, which count: 7, 8." in p for p in study.problems)
 
 
 def test_without_a_plan_arms_and_their_knobs_come_from_the_runs():
-    study = arrange("s", None, [of("depth=34"), of("depth=18"), of("depth=18", 2)])
+    study = assemble("s", None, [of("depth=34"), of("depth=18"), of("depth=18", 2)])
     assert [(arm.name, dict(arm.values)) for arm in study.arms] == [
         ("depth=34", {"depth": 34}),
         ("depth=18", {"depth": 18}),
@@ -63,7 +64,7 @@ def test_runs_of_an_arm_that_differ_in_more_than_their_seed_are_named():
         of("lr=1", 1, params={"epochs": "5", "lr": "5e-4"}),
         of("lr=1", 2, params={"epochs": "8", "lr": "0.0005"}),
     ]
-    (said,) = arrange("s", plan(seeds=(1, 2)), [*runs, of("lr=2")]).problems
+    (said,) = assemble("s", plan(seeds=(1, 2)), [*runs, of("lr=2")]).problems
     assert said == "The runs of lr=1 differ in more than their seed: epochs (5, 8)."
 
 
@@ -73,10 +74,12 @@ def test_a_search_is_ranked_by_its_objective_not_by_the_test_set():
         of(arm, claims={SELECTED: 1 - share, FINAL: 0.5, BEST: 0.5, "selected/holdout_accuracy": share})
         for arm, share in holdout.items()
     ]
-    study = arrange("s", plan(arms={}, baseline=None), [*runs, of("trial 4", state="pruned")])
+    study = assemble("s", plan(arms={}, baseline=None), [*runs, of("trial 4", state="pruned")])
     assert [arm.name for arm in study.ranked] == ["trial 2", "trial 1", "trial 3", "trial 4"]
     assert [arm.name for arm in study.arms] == ["trial 1", "trial 2", "trial 3", "trial 4"]  # colours stay
-    assert verdict(study)[0].startswith("trial 2 is the best of 3 trials by the study's objective (holdout,")
+    assert conclusions(study)[0].startswith(
+        "trial 2 is the best of 3 trials by the study's objective (holdout,"
+    )
     table = arms_table(study)
     assert table.columns[2] == "objective: holdout, selected epoch, %"
     assert [str(row[2]) for row in table.rows][:2] == ["90.00 one run", "70.00 one run"]
@@ -90,7 +93,7 @@ def test_overrides_that_change_the_question_keep_published_numbers_from_being_co
         ({"recipe": "fast"}, False),
         ({"epochs": 5}, False),
     ):
-        study = arrange("s", plan(references=reference, overrides=overrides), [of("lr=1"), of("lr=2")])
+        study = assemble("s", plan(references=reference, overrides=overrides), [of("lr=1"), of("lr=2")])
         assert (study.other_conditions == "") == comparable, overrides
         table = arms_table(study)
         inside = table.rows[0][table.columns.index("in our interval")].text
@@ -100,7 +103,7 @@ def test_overrides_that_change_the_question_keep_published_numbers_from_being_co
 @pytest.mark.parametrize("value", [float("nan"), 92.5, -0.1])
 def test_published_accuracies_that_are_no_shares_are_named_and_left_out(value: float):
     outline = plan(references={"lr=1": {BEST: value}, "lr=2": {BEST: 0.9}}, reference_images=100)
-    study = arrange("s", outline, [of("lr=1"), of("lr=2")])
+    study = assemble("s", outline, [of("lr=1"), of("lr=2")])
     assert dict(study.arms[0].reference) == {}
     assert any("is no share in [0, 1]: left out" in problem for problem in study.problems)
     assert published(outline) is None  # one arm alone is nothing to compare
@@ -108,20 +111,20 @@ def test_published_accuracies_that_are_no_shares_are_named_and_left_out(value: f
 
 def test_intervals_of_shares_stay_within_what_shares_can_be():
     runs = [of("lr=1", seed, claims={SELECTED: share}) for seed, share in ((1, 0.99), (2, 0.9))]
-    interval = arrange("s", plan(seeds=(1, 2)), runs).arms[0].estimate(SELECTED).interval
+    interval = assemble("s", plan(seeds=(1, 2)), runs).arms[0].estimate(SELECTED).interval
     assert interval is not None
     assert interval.high == 1.0
 
 
 def test_arms_are_compared_by_what_the_baseline_has_too():
     runs = [of("lr=1", claims={BEST: 0.9}), of("lr=2")]
-    study = arrange("s", plan(), runs)
+    study = assemble("s", plan(), runs)
     assert study.metric == BEST
-    assert any("flatters" in sentence for sentence in verdict(study))
+    assert any("flatters" in sentence for sentence in conclusions(study))
 
 
 def test_the_first_of_two_runs_without_a_seed_counts():
     first, second = of("lr=1", None, run_id="one"), of("lr=1", None, run_id="two")
-    study = arrange("s", plan(), [first, second])
+    study = assemble("s", plan(), [first, second])
     assert study.arms[0].runs == (first,)
     assert "Two runs for lr=1, without a seed: one came first and counts, two does not." in study.problems

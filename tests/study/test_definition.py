@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from imagenette.config import resolve
 from imagenette.errors import InputError
 from imagenette.study.definition import OBJECTIVES, Choices, Range, Search, load, shipped
-from imagenette.tracking.study_plan import Outline
+from imagenette.tracking.study_plan import StudyPlan
 from imagenette.training.readiness import check_batches
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,7 +142,7 @@ def test_the_other_tables_are_the_references(name, knob, table):
 @pytest.mark.parametrize("name", shipped())
 def test_an_outline_survives_json_and_plans_what_the_definition_plans(name):
     study = load(name, overrides={"epochs": "7"})
-    outline = Outline.read(study.outline().model_dump_json())
+    outline = StudyPlan.read(study.outline().model_dump_json())
     assert outline == study.outline()
     assert tuple(outline.arms) == study.arms
     assert (outline.seeds, outline.baseline, outline.references) == (
@@ -160,7 +160,7 @@ def test_an_outline_survives_json_and_plans_what_the_definition_plans(name):
 @pytest.mark.parametrize(("text", "said"), [("{", "invalid json"), ("{}", "name: field required"), ("", "")])
 def test_a_broken_outline_is_one_line(text, said):
     with pytest.raises(InputError, match=f"^outline.json: .*{said}"):
-        Outline.read(text)
+        StudyPlan.read(text)
 
 
 @pytest.mark.parametrize("name", ["depth", "batch-size", "weight-decay"])

@@ -1,25 +1,26 @@
-"""Laws of a study's table, description, file of cells and figure."""
+"""Laws of what a study under way shows: table, description, file of cells, figure."""
 
 from __future__ import annotations
 
 import csv
 import io
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from imagenette.study.figure import write_figure
+from imagenette.study.as_report import LIMIT, markdown, study_so_far, write_figure
 from imagenette.study.queue import Row
-from imagenette.study.table import LIMIT, Spread, arm_rows, csv_text, how_far, markdown
+from imagenette.study.table import csv_text, how_far
+from imagenette.tracking.study_plan import StudyPlan
 
 STATES = ["waiting", "running", "done", "pruned", "failed"]
 OBJECTIVE = "selected/holdout_accuracy"
@@ -65,50 +66,37 @@ def search(count: int) -> list[Row]:
     ]
 
 
-def described(rows: list[Row], arms: tuple[str, ...] = DECAYS, seeds: int = 3, **more: Any) -> str:
-    usual: dict[str, Any] = {"objective": OBJECTIVE, "reads_test": False, "references": {}}
-    return markdown("Weight decay", arms=arms, seeds=range(1, seeds + 1), rows=rows, **{**usual, **more})
+def plan(arms: tuple[str, ...] = DECAYS, seeds: int = 3, **more: Any) -> StudyPlan:
+    known: dict[str, Any] = {"name": "s", "title": "Weight decay", "objective": OBJECTIVE}
+    values = {arm: dict(knob.split("=") for knob in arm.split()) for arm in arms}
+    return StudyPlan(**{**known, "arms": values, "seeds": tuple(range(1, seeds + 1)), **more})
+
+
+def described(
+    rows: list[Row], arms: tuple[str, ...] = DECAYS, shares: dict[str, float] | None = None, **more: Any
+) -> str:
+    return markdown(plan(arms, **more), rows, shares or {}, evaluator="fANOVA")
 
 
 def table_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("|")]
 
 
-@given(st.lists(st.floats(0, 1), max_size=6))
-def test_spread_is_the_sample_mean_and_deviation(values: list[float]) -> None:
-    spread = Spread.of([*values, None])
-    assert spread.n == len(values)
-    assert (spread.mean is None) == (not values)
-    assert (spread.sd is None) == (len(values) < 2)
-    if spread.mean is not None:
-        assert min(values) - 1e-12 <= spread.mean <= max(values) + 1e-12
-    if spread.sd is not None:
-        assert spread.sd == pytest.approx(np.std(values, ddof=1), abs=1e-9)
-
-
-def test_percent_says_how_many_runs() -> None:
-    assert Spread.of([0.9221, 0.9241, 0.9261]).percent() == "92.41 ± 0.20 (n=3)"
-    assert Spread.of([0.9241]).percent() == "92.41 (one run)"
-    assert Spread.of([]).percent() == "missing"
-
-
-@given(
-    st.lists(st.sampled_from([*STATES, None]), min_size=6, max_size=6), st.permutations(range(6)), st.data()
-)
-def test_every_planned_cell_is_done_or_missing(
-    states: list[str | None], order: list[int], data: st.DataObject
-) -> None:
+@given(st.lists(st.sampled_from([*STATES, None]), min_size=6, max_size=6), st.data())
+def test_every_planned_cell_is_done_or_missing(states: list[str | None], data: st.DataObject) -> None:
     arms = ("b=1", "a=1")
+    places = [(arm, seed) for arm in arms for seed in (1, 2, 3)]
     rows = [
         cell(arm, seed, 0.9 if state == "done" else None, **({} if state == "done" else {"state": state}))
-        for (arm, seed), state in zip([(a, s) for a in arms for s in (1, 2, 3)], states, strict=True)
+        for (arm, seed), state in zip(places, states, strict=True)
         if state is not None
     ]
-    table = arm_rows(arms, (1, 2, 3), {}, rows)
-    assert [row.arm for row in table] == list(arms)
-    assert all(row.done + len(row.missing) == row.planned == 3 for row in table)
-    assert all(row.objective.n == row.done for row in table)
-    assert arm_rows(arms, (1, 2, 3), {}, data.draw(st.permutations(rows))) == table
+    study = study_so_far(plan(arms), rows)
+    shuffled = study_so_far(plan(arms), data.draw(st.permutations(rows)))
+    assert [arm.name for arm in study.arms] == list(arms)
+    assert all(len(arm.runs) + len(arm.missing) == 3 for arm in study.arms)
+    assert sum(len(arm.runs) for arm in study.arms) == states.count("done")
+    assert [arm.missing for arm in shuffled.arms] == [arm.missing for arm in study.arms]
 
 
 def test_missing_cells_say_why() -> None:
@@ -116,29 +104,33 @@ def test_missing_cells_say_why() -> None:
         cell("lr=1", 1, 0.9),
         cell("lr=1", 2, state="failed", reason="loss not finite\nat epoch 1\x1b[31m"),
         cell("lr=1", 3, state="running"),
+        cell("lr=1", 4),
     ]
-    [arm] = arm_rows(["lr=1"], [1, 2, 3, 4], {"lr=1": {"best/test_accuracy": 0.9248}}, rows)
+    [arm] = study_so_far(plan(("lr=1",), 4), rows).arms
     assert arm.missing == (
-        "seed=2: failed: loss not finite at epoch 1 [31m",
-        "seed=3: running",
-        "seed=4: waiting",
+        "seed 2: failed: loss not finite at epoch 1 [31m",
+        "seed 3: running",
+        "seed 4: waiting",
     )
-    assert (arm.done, arm.planned, arm.reference) == (1, 4, 0.9248)
 
 
 def test_time_of_a_reused_run_does_not_count() -> None:
     rows = [cell("lr=1", 1, 0.9, seconds=60.0), cell("lr=1", 2, 0.9, seconds=600.0, reused="run")]
-    assert arm_rows(["lr=1"], [1, 2], {}, rows)[0].seconds == 60
-    assert arm_rows(["lr=1"], [2], {}, rows)[0].seconds is None
+    [arm] = study_so_far(plan(("lr=1",), 2), rows).arms
+    assert arm.mean("seconds") == 60
+    [arm] = study_so_far(plan(("lr=1",), 2), rows[1:]).arms
+    assert arm.mean("seconds") is None
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=12))
 def test_a_search_ranks_its_finished_trials(values: list[float | None]) -> None:
     rows = [trial(n, v) if v is not None else trial(n, state="pruned") for n, v in enumerate(values, start=1)]
-    table = arm_rows((), (1,), {}, rows)
-    means = [row.objective.mean for row in table]
+    means = [arm.estimate(OBJECTIVE).mean for arm in study_so_far(plan(()), rows).ranked]
     assert means == sorted((v for v in values if v is not None), reverse=True)
-    assert f"{len(means)} of {len(values)} trials done" in described(rows, arms=())
+    text = described(rows, arms=())
+    assert f"{len(means)} of {len(values)} trials done" in text
+    assert ("which flatters it." in text) == (len(means) > 1)
+    assert not means or f"| trial {values.index(max(v for v in values if v is not None)) + 1}: lr=" in text
 
 
 @given(st.lists(st.sampled_from(STATES), max_size=20))
@@ -155,7 +147,7 @@ def test_the_description_says_on_which_split_the_objective_is_measured() -> None
     honest = described(rows)
     assert "measured on the holdout" in honest
     assert "the test set chose, so" not in honest
-    flattered = described(rows, objective="best/test_accuracy", reads_test=True)
+    flattered = described(rows, objective="best/test_accuracy")
     assert "**It is measured on the test set: the test set chose, so the numbers flatter.**" in flattered
     assert "holdout, images" not in flattered
     assert table_lines(flattered)[0].count("test, best epoch") == 1  # the objective is no second column
@@ -168,13 +160,13 @@ def test_the_description_shows_what_is_there_and_what_is_not() -> None:
     rows[0] = replace(rows[0], reused="abc")
     text = described(rows, references={DECAYS[1]: {"best/test_accuracy": 0.9248}})
     assert "\n**7 of 9 cells done, 1 waiting, 1 failed** (1 taken from identical runs" in text
-    assert "reference: best epoch on test, one run" in table_lines(text)[0]
+    assert "reference (best epoch, one run), %" in table_lines(text)[0]
     assert "| 92.48 |" in table_lines(text)[3]
-    assert "(n=3)" in table_lines(text)[2]
-    assert "(one run)" in table_lines(text)[4]
-    assert "waiting: seed=2; failed: seed=3" in table_lines(text)[4]
+    assert re.match(rf"\| {DECAYS[0]} \| 3 \| 9\d\.\d\d ± \d\.\d\d \|", table_lines(text)[2])
+    assert re.match(rf"\| {DECAYS[2]} \| 1 of 3 \| 9\d\.\d\d one run \|", table_lines(text)[4])
+    assert "waiting: seed 2; failed: seed 3" in table_lines(text)[4]
     assert f"- {DECAYS[2]} seed=3 (attempt 2): `loss not finite | at 'epoch' 1`" in text
-    assert "signific" not in text
+    assert not any(word in text for word in ("signific", "interval", "better", "worse", "real", "p ="))
 
 
 def test_without_a_holdout_the_selected_epoch_is_no_column_of_its_own() -> None:
@@ -184,7 +176,7 @@ def test_without_a_holdout_the_selected_epoch_is_no_column_of_its_own() -> None:
     ]
     for row in bare:
         del row.metrics["selected/holdout_accuracy"]
-    text = described(bare, seeds=2, objective="final/test_accuracy", reads_test=True)
+    text = described(bare, seeds=2, objective="final/test_accuracy")
     assert "selected epoch" not in text
 
 
@@ -194,7 +186,7 @@ def test_a_description_fits_where_mlflow_keeps_it(arms: int) -> None:
     rows = grid(names, 3) + [
         cell(name, 4, state="failed", reason="x" * 900, position=10_000) for name in names[::2]
     ]
-    text = described(rows, arms=names, seeds=4, importances={"lr": 0.6}, evaluator="fANOVA")
+    text = described(rows, arms=names, seeds=4, shares={"lr": 0.6})
     assert len(text) <= LIMIT
     assert len({line.count("|") for line in table_lines(text)}) <= 1
     shown = len(table_lines(text)) - 2 if arms else 0
@@ -204,12 +196,12 @@ def test_a_description_fits_where_mlflow_keeps_it(arms: int) -> None:
 
 def test_importances_name_their_evaluator_and_their_limits() -> None:
     shares = {"seed": 0.2, "weight_decay": 0.8}
-    text = described(grid(DECAYS, 3), importances=shares, evaluator="fANOVA")
+    text = described(grid(DECAYS, 3), shares=shares)
     assert "(fANOVA, 3 arms): `weight_decay` 80%, `seed` 20%. What `seed` explains is noise." in text
-    few = described(grid(DECAYS[:2], 3), arms=DECAYS[:2], importances=shares, evaluator="fANOVA")
+    few = described(grid(DECAYS[:2], 3), arms=DECAYS[:2], shares=shares)
     assert "mean nothing yet" in few
     assert "mean nothing yet" not in text
-    assert "by knob" not in described(grid(DECAYS, 3), importances={}, evaluator="fANOVA")
+    assert "by knob" not in described(grid(DECAYS, 3), shares={})
 
 
 def test_the_file_of_cells_reads_back_the_same() -> None:
@@ -237,21 +229,20 @@ def test_the_file_of_cells_reads_back_the_same() -> None:
 )
 def test_every_study_has_a_figure(tmp_path: Path, arms: tuple[str, ...], seeds: int, objective: str) -> None:
     rows = [*grid(arms, seeds)[:-1], cell(arms[-1], seeds, state="failed")]
+    references = {arms[0]: {"best/test_accuracy": 0.92}}
+    shown = plan(arms, seeds, title="T" * 200, objective=objective, references=references)
     path = tmp_path / "study.png"
     for stage in ([cell(arm, 1) for arm in arms], rows):  # before anything is done, and after
-        references = {arms[0]: {"best/test_accuracy": 0.92}}
-        write_figure(path, title="T" * 200, objective=objective, arms=arms, references=references, rows=stage)
+        write_figure(path, shown, stage)
         assert [file.name for file in tmp_path.iterdir()] == ["study.png"]
         width, height = Image.open(path).size
         assert 900 < width < 1100
-        assert 450 < height < 1300
+        assert 250 < height < 1900
 
 
 @pytest.mark.parametrize("count", [0, 1, 50])
 def test_a_search_has_a_figure_at_any_stage(tmp_path: Path, count: int) -> None:
-    write_figure(
-        tmp_path / "s.png", title="Search", objective=OBJECTIVE, arms=(), references={}, rows=search(count)
-    )
+    write_figure(tmp_path / "s.png", plan((), title="Search"), search(count))
     assert Image.open(tmp_path / "s.png").size == (990, 506)
 
 
@@ -259,11 +250,10 @@ def test_more_arms_make_a_higher_figure_not_a_wider_one(tmp_path: Path) -> None:
     sizes = []
     for count in (20, 40, 150, 2000):
         arms = tuple(f"lr={i}" for i in range(count))
-        path = tmp_path / f"{count}.png"
-        write_figure(path, title="", objective=OBJECTIVE, arms=arms, references={}, rows=grid(arms, 1))
-        sizes.append(Image.open(path).size)
+        write_figure(tmp_path / f"{count}.png", plan(arms, 1), grid(arms, 1))
+        sizes.append(Image.open(tmp_path / f"{count}.png").size)
     assert len({width for width, _ in sizes}) == 1
-    assert sizes[0][1] < sizes[1][1] < sizes[2][1] == sizes[3][1]  # there are limits
+    assert sizes[0][1] < sizes[1][1] == sizes[2][1] == sizes[3][1]  # there are limits
 
 
 def test_table_and_show_load_nothing_heavy() -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from imagenette.artifacts import confusion, read_table
 from imagenette.records import Epoch, Predictions
-from imagenette.training.run_figures import confusion, write_summary
+from imagenette.results import FINAL, SELECTED
+from imagenette.training.run_figures import write_summary
 
 
 def history(count: int, *, holdout: bool = True) -> list[Epoch]:
@@ -40,11 +41,6 @@ def predicted(classes: int, count: int, *, accuracy: float = 0.85, seed: int = 0
     return Predictions(label, said, rng.uniform(1 / classes, 1, count).astype(np.float32))
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
 def summarize(folder: Path, classes: int, epochs: int, count: int = 400, side: int = 32) -> list[Path]:
     rng = np.random.default_rng(1)
     last = predicted(classes, count)
@@ -52,7 +48,7 @@ def summarize(folder: Path, classes: int, epochs: int, count: int = 400, side: i
     return write_summary(
         folder,
         history(epochs),
-        {"last": last, "selected": Predictions(last.label, other.predicted, other.share)},
+        {FINAL: last, SELECTED: Predictions(last.label, other.predicted, other.share)},
         names=[f"val/{i}.jpg" for i in range(count)],
         classes=[f"n{i:08d}" for i in range(classes)],
         labels=[f"class number {i}" for i in range(classes)],
@@ -81,15 +77,15 @@ def test_every_file_is_written_whatever_the_number_of_classes(
 def test_the_tables_say_what_was_predicted(tmp_path: Path) -> None:
     summarize(tmp_path, 10, 4)
     last = predicted(10, 400)
-    table = rows(tmp_path / "predictions.csv")
+    table = read_table(tmp_path / "predictions.csv")
     assert [r["image"] for r in table] == [f"val/{i}.jpg" for i in range(400)]
     assert sum(r["label"] == r["predicted"] for r in table) == round(last.accuracy * 400)
-    per_class = rows(tmp_path / "per_class.csv")
+    per_class = read_table(tmp_path / "per_class.csv")
     assert sum(int(r["images"]) for r in per_class) == 400
     selected = sum(r["label"] == r["selected_predicted"] for r in table)
     assert sum(int(r["correct"]) for r in per_class) == selected
-    assert [r["epoch"] for r in rows(tmp_path / "history.csv")] == ["1", "2", "3", "4"]
-    assert float(rows(tmp_path / "history.csv")[0]["test/accuracy"]) == history(1)[0].test_accuracy
+    assert [r["epoch"] for r in read_table(tmp_path / "history.csv")] == ["1", "2", "3", "4"]
+    assert float(read_table(tmp_path / "history.csv")[0]["test/accuracy"]) == history(1)[0].test_accuracy
 
 
 def test_a_class_nobody_predicted_has_no_precision(tmp_path: Path) -> None:
@@ -99,19 +95,19 @@ def test_a_class_nobody_predicted_has_no_precision(tmp_path: Path) -> None:
     write_summary(
         tmp_path,
         history(2, holdout=False),
-        {"last": last},
+        {FINAL: last},
         names=["a", "b", "c"],
         classes=["x", "y", "z"],
         labels=["x", "y", "z"],
     )
-    table = rows(tmp_path / "per_class.csv")
+    table = read_table(tmp_path / "per_class.csv")
     assert [(r["recall"], r["precision"]) for r in table] == [
         ("1.000000", "0.666667"),
         ("0.000000", ""),
         ("", ""),
     ]
     assert not (tmp_path / "worst.png").exists()
-    assert "selected_share" not in rows(tmp_path / "predictions.csv")[0]
+    assert "selected_share" not in read_table(tmp_path / "predictions.csv")[0]
 
 
 def test_no_mistakes_is_a_picture_too(tmp_path: Path) -> None:
@@ -120,7 +116,7 @@ def test_no_mistakes_is_a_picture_too(tmp_path: Path) -> None:
     write_summary(
         tmp_path,
         history(1),
-        {"last": perfect},
+        {FINAL: perfect},
         names=list("abcd"),
         classes=["0", "1"],
         labels=["0", "1"],
