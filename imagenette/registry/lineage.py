@@ -22,7 +22,7 @@ _ADVICE = "start it, or set MLFLOW_TRACKING_URI"
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """What a version says of itself; None where it was registered by hand and does not."""
+    """What a version's tags hold; None where it was registered by hand and lacks them."""
 
     name: str
     version: int

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-import tenacity
-
 from imagenette.errors import InputError, RunError
 from imagenette.registry.address import CHAMPION, PREVIOUS, Address
 from imagenette.registry.gate import GATES, Entry, Evidence, Gate, reigns
-from imagenette.tracking.client import pages, quoted
+from imagenette.tracking.client import pages, quoted, retry_races
 from imagenette.tracking.fetch import has_file
+from imagenette.tracking.provenance import now
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,12 +19,6 @@ if TYPE_CHECKING:
 WITHDRAWN = "withdrawn"
 """Tag of a version that was rolled back: when."""
 _PASSES = 100
-_again = tenacity.retry(
-    retry=tenacity.retry_if_exception(lambda error: _is_race(error)),
-    stop=tenacity.stop_after_attempt(20),
-    wait=tenacity.wait_random(0.02, 0.3),
-    reraise=True,
-)
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,7 @@ class Versions:
         known = [f"@{alias}" for alias in self.aliases()] + known
         raise InputError(f"{what}; {self.name} has {', '.join(known)}")
 
-    @_again
+    @retry_races
     def register(
         self, *, source: str, run_id: str, model_id: str, tags: dict[str, str], description: str
     ) -> ModelVersion:
@@ -101,9 +94,9 @@ class Versions:
             await_creation_for=cast(Any, 0),  # it is ready at once: nothing is copied
         )
 
-    @_again
-    def withdraw(self, version: int, when: str) -> None:
-        self._client.set_model_version_tag(self.name, str(version), WITHDRAWN, when)
+    @retry_races
+    def withdraw(self, version: int) -> None:
+        self._client.set_model_version_tag(self.name, str(version), WITHDRAWN, now())
 
     def settle(self) -> Standing:
         """Set the aliases to what the versions say, until reading everything again changes nothing.
@@ -112,26 +105,23 @@ class Versions:
         agreed with it, and had a version come later, its promoter would have written after that.
         """
         for _ in range(_PASSES):
-            standing = self.standing()
-            if not self._point(CHAMPION, standing.champion) and not self._point(PREVIOUS, standing.previous):
-                return standing
+            previous, champion = [None, None, *(entry.version for entry in self.history())][-2:]
+            if not self._point(CHAMPION, champion) and not self._point(PREVIOUS, previous):
+                return Standing(champion, previous)
         raise RunError(f"the aliases of {self.name} do not come to rest: someone else keeps setting them")
 
-    def standing(self) -> Standing:
-        """What the versions say."""
-        numbers = [entry.version for entry in self.history()]
-        return Standing(*[None, None, *numbers][:-3:-1])
+    def promoted(self) -> list[Entry]:
+        """Every version that was promoted, the oldest first."""
+        return [entry for version in self.all() if (entry := _as_entry(version)) is not None]
 
     def history(self) -> list[Entry]:
         """The champions one after the other, from one reading, without those whose files were deleted (as far
         as one can tell from the last two). RunError where none has files: then the store is away."""
-        versions = {int(version.version): version for version in self.all()}
-        entries = [entry for version in versions.values() if (entry := as_entry(version)) is not None]
+        entries = self.promoted()
         gone: set[int] = set()
         while True:
             history = [e for e in reigns(entries, gone=gone) if e.version not in gone]
-            last = (entry.version for entry in history[-2:])
-            missing = {v for v in last if not has_file(self._client, versions[v].source, "MLmodel")}
+            missing = {e.version for e in history[-2:] if not has_file(self._client, e.source, "MLmodel")}
             if not missing:
                 break
             gone |= missing
@@ -139,7 +129,7 @@ class Versions:
             raise RunError(f"no champion of {self.name} has files: is the store of artifacts reachable?")
         return history
 
-    @_again
+    @retry_races
     def _point(self, alias: str, version: int | None) -> bool:
         """Whether the alias had to be moved."""
         if self.aliases().get(alias) == version:
@@ -151,7 +141,7 @@ class Versions:
         return True
 
 
-def as_entry(version: ModelVersion) -> Entry | None:
+def _as_entry(version: ModelVersion) -> Entry | None:
     """None for a version that was not promoted but registered by hand."""
     tags = version.tags
     evidence = Evidence.from_tags(tags)
@@ -163,10 +153,7 @@ def as_entry(version: ModelVersion) -> Entry | None:
         gate=cast(Gate, tags["gate"]),
         other_data=tags.get("other_data") == "true",
         withdrawn=WITHDRAWN in tags,
+        run_id=version.run_id,
+        model_id=tags.get("model_id"),
+        source=version.source or "",
     )
-
-
-def _is_race(error: BaseException) -> bool:
-    """Whether several promoters met in one row, or SQLite's one write lock was taken: worth another try."""
-    words = ("UNIQUE constraint", "duplicate key", "database is locked", "creation error", "serialize")
-    return any(word in str(error) for word in words)

@@ -24,7 +24,7 @@ from imagenette.results import METRICS
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, pages, quoted, resolve_uri
 from imagenette.tracking.eligibility import unfinished
 from imagenette.tracking.fetch import fetched
-from imagenette.tracking.outer_run import launched
+from imagenette.tracking.outer_run import outer_run
 from imagenette.tracking.runs import get_run
 from imagenette.tracking.study_plan import OUTLINE, Outline
 
@@ -115,7 +115,7 @@ class Reader:
 
     def launched(self) -> AbstractContextManager[Callable[[str], None]]:
         """For what a report came to, in the run of `mlflow run -e report`."""
-        return launched(self._client, "report")
+        return outer_run(self._client, "report")
 
     def _study(self, name: str) -> Tracked:
         parents, children = [], []

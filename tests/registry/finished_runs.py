@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 
 from imagenette.network import models
 from imagenette.network.export import GRAPH, WEIGHTS, Classifier, digest_of, save_model
-from imagenette.network.self_test import Proof
+from imagenette.network.self_test import SelfTest
 from imagenette.records import Predictions
 from imagenette.registry.model import open_folder
-from imagenette.tracking import open_tracker
+from imagenette.results import Status
 from imagenette.training.run_figures import write_summary
-from tests.tracking.tracking_helpers import epoch, header
+from tests.tracking.tracking_helpers import epoch, open_run, small_card
 
 CLASSES = ("cat", "dog", "owl")
 SIZE, IMAGES = 32, 60
@@ -54,7 +54,7 @@ def saved_model(path: Path) -> Path:
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
         architecture="resnet18",
-        proof=Proof.sample(NAMES, PICTURES, said),
+        self_test=SelfTest.sample(NAMES, PICTURES, said),
     )
     state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
     save_file({n: t.half() if t.is_floating_point() else t for n, t in state.items()}, path / WEIGHTS)
@@ -96,14 +96,14 @@ class Shop:
         label = predicted.copy()
         label[list(wrong)] = (label[list(wrong)] + 1) % len(CLASSES)
         said = Predictions(label, predicted, self._shares.max(1))
-        head = header(experiment, epochs="1")
-        head = replace(
-            head,
+        card = small_card(experiment, epochs="1")
+        card = replace(
+            card,
             run_name=f"small {self._made}",
             tags={"role": "run", "seed": "1", "study": study, "arm": "small", "depth": "18"},
-            dataset=replace(head.dataset, digest=data_digest),
+            dataset=card.dataset | {"digest": data_digest},
         )
-        tracker = open_tracker(output, head, tracking_uri=self.uri, offline=False, resume=False)
+        tracker = open_run(output, self.uri, card)
         files = write_summary(
             output / "summary",
             [epoch(1)],
@@ -124,7 +124,7 @@ class Shop:
         }
         known |= {name.replace("_", "/", 1): value for name, value in metrics.items()}
         tracker.result({name: value for name, value in known.items() if value is not None}, step=1)
-        assert tracker.close(status or "running") == 0
+        assert tracker.close(Status(status or "running")) == 0
         shutil.rmtree(output / "models")
         time.sleep(0.01)  # start times that differ
         assert tracker.run_id
