@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,9 +84,17 @@ def ranked(
         lambda token: client.search_runs([found.experiment_id], query, order_by=best_first, page_token=token)
     )
     trained = (trained_run(client, run) for run in runs if run.data.tags.get("role") != "study")
-    fit = (run for run in trained if run is not None and unfit(run, metric) is None)
+    fit: Iterator[Run] = (run for run in trained if run is not None and unfit(run, metric) is None)
     if data_digest is None and not mixed:
-        fit = _of_one_data_set(list(fit), where)
+        every = list(fit)
+        digests = sorted({run.data.tags.get("data_digest", "") for run in every})
+        if len(digests) > 1:
+            names = ", ".join(digest[:8] for digest in digests)
+            raise InputError(
+                f"{where} has runs on {len(digests)} data sets ({names}), and there is no champion yet to "
+                "say which is meant: name one with --run or --study"
+            )
+        fit = iter(every)
     first = next(fit, None)
     if first is None:
         on_data = f" on the champion's data ({data_digest[:8]})" if data_digest else ""
@@ -151,14 +159,3 @@ def _compare(model: Model, answers: Answers) -> None:
         predicted, stored_share = stored.get(name, ("", 0.0))
         if predicted != model.classes[number] or not abs(stored_share - share) <= TOLERANCE:  # nor NaN
             raise InputError(f"its proof and {PREDICTIONS} differ on test image {name}")
-
-
-def _of_one_data_set(runs: list[Run], where: str) -> Generator[Run, None, None]:
-    digests = {run.data.tags.get("data_digest", "") for run in runs}
-    if len(digests) > 1:
-        names = ", ".join(sorted(digest[:8] for digest in digests))
-        raise InputError(
-            f"{where} has runs on {len(digests)} data sets ({names}), and there is no champion yet to say "
-            "which is meant: name one with --run or --study"
-        )
-    yield from runs

@@ -4,7 +4,7 @@ champion."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,18 +67,22 @@ def promote(
     with opened(tracking_uri) as client, outer_run(client, "promotion") as describe:
         versions = Versions(client, name)
         champion = _champion(versions, gate)
-        withdrawn = _withdrawn(versions) if gate != "force" else {}
+        why = f"of {name}, which was rolled back: --gate force promotes it again"
+        refused = {
+            entry.run_id: f"run {entry.run_id} is version {entry.version} {why}"
+            for entry in (_withdrawn(versions) if gate != "force" else [])
+        }
         if run_id:
             run = named(client, run_id, metric)
-            if run.info.run_id in withdrawn:
-                raise RunError(_was_rolled_back(run, withdrawn, name))
+            if run.info.run_id in refused:
+                raise RunError(refused[run.info.run_id])
             candidate = examine(client, run, metric)
         else:
             digest = champion.evidence.data_digest if champion and not other_data else None
             queue = ranked(
                 client, experiment, study=study, metric=metric, data_digest=digest, mixed=other_data
             )
-            candidate = _first_that_works(client, queue, metric, withdrawn, name, say)
+            candidate = _first_that_works(client, queue, metric, refused, say)
         say(_summary(candidate))
         reigning = champion is not None and champion.model_id == candidate.model.model_id
         version = champion.version if champion and reigning else None
@@ -88,8 +92,8 @@ def promote(
             assert champion is not None
             if not dry_run:
                 _mend(versions, say)
-            refused = f"run {candidate.run.info.run_id} does not replace champion version {champion.version}"
-            raise RunError(f"{refused}: {verdict.reason}")
+            what = f"run {candidate.run.info.run_id} does not replace champion version {champion.version}"
+            raise RunError(f"{what}: {verdict.reason}")
         if version is None:
             say(verdict.reason)
         if dry_run:
@@ -112,7 +116,7 @@ def rollback(*, tracking_uri: str | None = None, name: str = NAME, say: Say = la
         versions = Versions(client, name)
         _champion(versions, "better")  # refuses where the alias was set by hand to a foreign version
         begun = versions.aliases().get(CHAMPION)
-        if begun is not None and begun in _withdrawn(versions).values():
+        if begun in [entry.version for entry in _withdrawn(versions)]:
             say(f"version {begun} is withdrawn already; going on with that")
             standing = versions.settle()
             return _ended(describe, name, standing.champion or 0, standing)
@@ -150,18 +154,10 @@ def _champion(versions: Versions, gate: Gate) -> Entry | None:
     return history[-1] if history else None
 
 
-def _withdrawn(versions: Versions) -> dict[str, int]:
-    """Run id -> version, of those that were rolled back and not promoted again since."""
+def _withdrawn(versions: Versions) -> list[Entry]:
+    """Versions that were rolled back and whose runs were not promoted again since."""
     latest = {entry.run_id: entry for entry in versions.promoted()}
-    return {run: entry.version for run, entry in latest.items() if run and entry.withdrawn}
-
-
-def _was_rolled_back(run: Run, withdrawn: dict[str, int], name: str) -> str:
-    version = withdrawn[run.info.run_id]
-    return (
-        f"run {run.info.run_id} is version {version} of {name}, which was rolled back: --gate force promotes "
-        "it again"
-    )
+    return [entry for run, entry in latest.items() if run and entry.withdrawn]
 
 
 def _mend(versions: Versions, say: Say) -> None:
@@ -173,19 +169,21 @@ def _mend(versions: Versions, say: Say) -> None:
 
 
 def _first_that_works(
-    client: MlflowClient, runs: Iterator[Run], metric: str, withdrawn: dict[str, int], name: str, say: Say
+    client: MlflowClient, runs: Iterator[Run], metric: str, refused: Mapping[str | None, str], say: Say
 ) -> Candidate:
-    refused: InputError | None = None
+    """refused: run id -> why that run is not to be examined. Raises the first run's InputError if none
+    works."""
+    first: InputError | None = None
     for run in runs:
         try:
-            if run.info.run_id in withdrawn:
-                raise InputError(_was_rolled_back(run, withdrawn, name))
+            if run.info.run_id in refused:
+                raise InputError(refused[run.info.run_id])
             return examine(client, run, metric)
         except InputError as error:
-            refused = refused or error
+            first = first or error
             say(str(error))
-    assert refused is not None
-    raise refused
+    assert first is not None
+    raise first
 
 
 def _summary(candidate: Candidate) -> str:

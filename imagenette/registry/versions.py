@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from imagenette.errors import InputError, RunError
 from imagenette.registry.address import CHAMPION, PREVIOUS, Address
 from imagenette.registry.gate import GATES, Entry, Evidence, Gate, reigns
-from imagenette.tracking.client import pages, quoted, retry_races
+from imagenette.tracking.client import RACES, or_none, pages, quoted, retry_on
 from imagenette.tracking.fetch import has_file
 from imagenette.tracking.provenance import now
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 WITHDRAWN = "withdrawn"
 """Tag of a version that was rolled back: when."""
 _PASSES = 100
+_again = retry_on(*RACES, "database is locked", "creation error", "serialize")  # promoters that met
 
 
 @dataclass(frozen=True)
@@ -42,48 +44,34 @@ class Versions:
         return sorted(found, key=lambda version: int(version.version))
 
     def aliases(self) -> dict[str, int]:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            aliases = self._client.get_registered_model(self.name).aliases
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return {}
-            raise
-        return {alias: int(version) for alias, version in aliases.items()}
+        model = or_none(lambda: self._client.get_registered_model(self.name))
+        return {alias: int(version) for alias, version in model.aliases.items()} if model else {}
 
     def find(self, address: Address) -> ModelVersion:
         """InputError if there is no such version."""
-        from mlflow.exceptions import MlflowException
 
-        try:
+        def get() -> ModelVersion:
             if address.alias is not None:
                 return self._client.get_model_version_by_alias(self.name, address.alias)
             return self._client.get_model_version(self.name, str(address.version))
-        except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-        what = f"model {address} is not registered"
+
+        found = or_none(get, "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+        if found is not None:
+            return found
         known = [f"/{version.version}" for version in self.all()[-5:]]
         if not known:
-            raise InputError(f"{what}: `imagenette promote` registers one")
+            raise InputError(f"model {address} is not registered: `imagenette promote` registers one")
         known = [f"@{alias}" for alias in self.aliases()] + known
-        raise InputError(f"{what}; {self.name} has {', '.join(known)}")
+        raise InputError(f"model {address} is not registered; {self.name} has {', '.join(known)}")
 
-    @retry_races
+    @_again
     def register(
         self, *, source: str, run_id: str, model_id: str, tags: dict[str, str], description: str
     ) -> ModelVersion:
         """A new version, its tags with it from its first moment on."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.create_registered_model(
-                self.name, description="Image classifiers, promoted by `imagenette promote`."
-            )
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+        about = "Image classifiers, promoted by `imagenette promote`."
+        create = partial(self._client.create_registered_model, self.name, description=about)
+        or_none(create, "RESOURCE_ALREADY_EXISTS")
         return self._client.create_model_version(
             self.name,
             source,
@@ -94,7 +82,7 @@ class Versions:
             await_creation_for=cast(Any, 0),  # it is ready at once: nothing is copied
         )
 
-    @retry_races
+    @_again
     def withdraw(self, version: int) -> None:
         self._client.set_model_version_tag(self.name, str(version), WITHDRAWN, now())
 
@@ -129,7 +117,7 @@ class Versions:
             raise RunError(f"no champion of {self.name} has files: is the store of artifacts reachable?")
         return history
 
-    @retry_races
+    @_again
     def _point(self, alias: str, version: int | None) -> bool:
         """Whether the alias had to be moved."""
         if self.aliases().get(alias) == version:

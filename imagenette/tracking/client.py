@@ -8,10 +8,10 @@ import ssl
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import tenacity
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _ADVICE = "start it, or train with offline=true and run `imagenette sync DIR` later"
-_RACES = ("UNIQUE constraint", "duplicate key", "database is locked", "creation error", "serialize")
+RACES = ("UNIQUE constraint", "duplicate key")
+"""How errors are worded where another writer made the same row in the same moment: it is there now."""
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
 
 
 def resolve_uri(uri: str | None) -> str:
@@ -75,7 +78,7 @@ def connect(uri: str) -> MlflowClient:
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """The experiment of that name, created if need be; several processes may ask at once."""
+    """The experiment of that name, created if need be; several processes may do so at once."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -107,13 +110,27 @@ def one_line(uri: str) -> Iterator[None]:
         raise RunError(f"tracking server {hide_secrets(uri)}: {first_line(error)}") from error
 
 
-retry_races = tenacity.retry(
-    retry=tenacity.retry_if_exception(lambda error: any(words in str(error) for words in _RACES)),
-    stop=tenacity.stop_after_attempt(20),
-    wait=tenacity.wait_random(0.02, 0.3),
-    reraise=True,
-)
-"""Decorator: call again where several writers met in one row, or SQLite's one write lock was taken."""
+def retry_on(*words: str) -> Callable[[Callable[_Given, _Answer]], Callable[_Given, _Answer]]:
+    """Decorator: call again, within seconds, after an error that holds one of the words."""
+    return tenacity.retry(
+        retry=tenacity.retry_if_exception(lambda error: any(each in str(error) for each in words)),
+        stop=tenacity.stop_after_attempt(20),
+        wait=tenacity.wait_random(0.02, 0.3),
+        reraise=True,
+    )
+
+
+def or_none(call: Callable[[], _Answer], *codes: str) -> _Answer | None:
+    """What the call returns; None where the server answers with one of MLflow's error codes (by default, that
+    there is no such thing)."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return call()
+    except MlflowException as error:
+        if error.error_code in (codes or ("RESOURCE_DOES_NOT_EXIST",)):
+            return None
+        raise
 
 
 def quoted(text: str) -> str:

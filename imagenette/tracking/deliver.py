@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from imagenette.tracking.client import first_line, retry_races
+from imagenette.tracking.client import RACES, first_line, retry_on
 from imagenette.tracking.model import deliver_model
 from imagenette.tracking.outbox import Card, Record
 
@@ -66,7 +66,7 @@ def as_metrics(body: dict[str, Any]) -> list[Metric]:
     return [Metric(key, value, body["timestamp"], body["step"]) for key, value in body["metrics"].items()]
 
 
-@retry_races  # runs that begin together make the row of their data set in the same moment
+@retry_on(*RACES)  # runs that begin together make the row of their data set in the same moment
 def _send(client: MlflowClient, run_id: str, output: Path, record: Record) -> None:
     body = record.body
     match record.kind:
@@ -120,7 +120,7 @@ def _dataset_input(dataset: dict[str, Any]) -> DatasetInput:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the server understood and said no; a dead, full or failing one did not."""
+    """Whether the server understood the call and refused it; a dead, full or failing one did not."""
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from imagenette.errors import InputError
 from imagenette.records import Epoch, now_ms
 from imagenette.results import Status
 from imagenette.tracking import Tracker, environment
@@ -49,12 +48,11 @@ class MlflowTracker(Tracker):
         *,
         tracking_uri: str | None,
         offline: bool,
-        resume: bool,
         files: Sequence[Path] = (),
         history: Sequence[Epoch] = (),
     ) -> None:
         """Raises what needs no MLflow: RunError, in one line and within 10 s, if the server is dead;
-        InputError if the folder belongs to another run (and not `resume`) or to a process that still trains.
+        InputError if the folder belongs to a process that still trains.
 
         card: of a new run; an older run keeps its own. files, history: artifacts and epochs that are recorded
         as soon as the run is open; the checkpoint is ahead of the tracker, never behind.
@@ -71,12 +69,13 @@ class MlflowTracker(Tracker):
         self._opening: Future[Sender | None] | None = None
         self._closed = False
         self._outbox = Outbox(output)
-        try:
-            self._write_card(resume=resume)
-        except BaseException:
-            self._outbox.close()
-            raise
+        old, outer = self._outbox.card, self._outer_run_id
         records = self._outbox.records
+        if old is None or not records:  # a run that was never opened gets a new card
+            uid = old.uid if old else card.uid
+            self._outbox.write_card(replace(card, uid=uid, run_id=outer, adopted=outer is not None))
+        elif old.run_id is None and outer:
+            self._outbox.update_card(run_id=outer, adopted=True)
         self._epochs = {r.body["step"]: r.body for r in records if r.kind == "epoch"}
         results = [r.body for r in records if r.kind == "result"]
         self._last_result = max(((r["step"], r["timestamp"]) for r in results), default=(0, 0))
@@ -147,20 +146,6 @@ class MlflowTracker(Tracker):
         self._outbox.close()
         return lacking
 
-    def _write_card(self, *, resume: bool) -> None:
-        """The new run's card, unless the folder holds one whose run was opened."""
-        old, outer = self._outbox.card, self._outer_run_id
-        if old and self._outbox.records and not resume:
-            raise InputError(
-                f"output={self._outbox.output} already holds run {old.run_id or old.uid}: "
-                "resume it, or name another folder"
-            )
-        if old is None or not self._outbox.records:
-            uid = old.uid if old else self._card.uid
-            self._outbox.write_card(replace(self._card, uid=uid, run_id=outer, adopted=outer is not None))
-        elif old.run_id is None and outer:
-            self._outbox.update_card(run_id=outer, adopted=True)
-
     def _begun(self) -> Future[Sender | None]:
         with self._lock:
             if self._opening is None:
@@ -175,7 +160,13 @@ class MlflowTracker(Tracker):
 
     def _open(self) -> Sender | None:
         try:
-            sender = None if self._offline else self._reach()
+            sender = None
+            if not self._offline:
+                client, card = reach(self._outbox, self._uri)
+                assert card.run_id is not None
+                if self._outer_run_id and self._outer_run_id != card.run_id:
+                    hand_over(client, self._outer_run_id, card.run_id)
+                sender = Sender(client, self._outbox, card, heartbeat=True)
             self._record_opening()
             for path in self._files:
                 self._artifact(path)
@@ -187,13 +178,6 @@ class MlflowTracker(Tracker):
         if sender:
             sender.start()
         return sender
-
-    def _reach(self) -> Sender:
-        client, card = reach(self._outbox, self._uri)
-        assert card.run_id is not None
-        if self._outer_run_id and self._outer_run_id != card.run_id:
-            hand_over(client, self._outer_run_id, card.run_id)
-        return Sender(client, self._outbox, card, heartbeat=True)
 
     def _record_opening(self) -> None:
         card = self._outbox.card

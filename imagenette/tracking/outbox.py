@@ -117,7 +117,8 @@ class Outbox:
                 self._file.flush()
                 os.fsync(self._file.fileno())
             except OSError as error:
-                self._file = _reopened_at(self.folder / "records.jsonl", start)
+                os.truncate(self.folder / "records.jsonl", start)
+                self._file = (self.folder / "records.jsonl").open("ab")
                 raise RunError(f"cannot record to {self.folder}: {error.strerror}") from error
             self._records.append(Record(len(self._records), kind, body))
             self.changed.notify_all()
@@ -195,13 +196,11 @@ def count_epochs(output: Path) -> int:
 def is_held(output: Path) -> bool:
     """Whether a process, on whatever machine, writes into the folder's outbox now."""
     path = output / FOLDER / "lock"
-    if not path.exists():
-        return False
-    with path.open("a+") as file:
-        try:
-            _take(file)
-        except OSError:
-            return True
+    try:
+        if path.exists():
+            _lock(path, output).close()
+    except InputError:
+        return True
     return False
 
 
@@ -237,21 +236,12 @@ def _read_count(path: Path) -> int:
         return 0
 
 
-def _reopened_at(path: Path, size: int) -> Any:
-    os.truncate(path, size)
-    return path.open("ab")
-
-
-def _take(file: IO[str]) -> None:
-    """A POSIX record lock, not flock: forked loader workers do not inherit it, so it dies with us. OSError
-    where another process has it."""
-    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _lock(path: Path, output: Path) -> Any:
+def _lock(path: Path, output: Path) -> IO[str]:
+    """A POSIX record lock, not flock: forked loader workers do not inherit it, so it dies with us. InputError
+    where another process holds it."""
     file = path.open("a+")
     try:
-        _take(file)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.seek(0)
         holder = file.read().strip() or "unknown"

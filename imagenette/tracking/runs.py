@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError, RunError
 from imagenette.results import Status
-from imagenette.tracking.client import check_alive, connect, experiment_id, one_line, resolve_uri
+from imagenette.tracking.client import check_alive, connect, experiment_id, one_line, or_none, resolve_uri
 from imagenette.tracking.outbox import Card, Outbox
 from imagenette.tracking.provenance import process_tags
 
@@ -49,14 +49,7 @@ def _ensure_run(client: MlflowClient, outbox: Outbox, uri: str) -> Card:
 
 def get_run(client: MlflowClient, run_id: str) -> Run | None:
     """None where the server knows no such run; a deleted one it knows."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
+    return or_none(lambda: client.get_run(run_id))
 
 
 def find_run(client: MlflowClient, card: Card) -> Run | None:

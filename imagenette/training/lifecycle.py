@@ -70,7 +70,6 @@ def open_tracker(
             card,
             tracking_uri=job.tracking_uri,
             offline=job.offline,
-            resume=True,
             files=[job.output / CONFIG],
             history=history,
         )

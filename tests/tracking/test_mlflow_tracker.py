@@ -93,9 +93,7 @@ def test_resume_goes_on_in_the_same_run(server: Server, tmp_path: Path) -> None:
     first.log(epoch(1))
     assert first.close(Status.PREEMPTED) == 0
     assert the_run(tmp_path, server.uri).info.status == "KILLED"
-    with pytest.raises(InputError, match="already holds run"):
-        open_run(tmp_path, server.uri)
-    second = open_run(tmp_path, server.uri, resume=True)
+    second = open_run(tmp_path, server.uri)
     assert second.run_id == first.run_id
     assert the_run(tmp_path, server.uri).data.tags["status"] in ("preempted", "running")
     for index in (1, 2):
@@ -109,7 +107,7 @@ def test_resume_goes_on_in_the_same_run(server: Server, tmp_path: Path) -> None:
 
 def test_resume_says_running_on_the_server(server: Server, tmp_path: Path) -> None:
     open_run(tmp_path, server.uri).close(Status.PREEMPTED)
-    tracker = open_run(tmp_path, server.uri, resume=True)
+    tracker = open_run(tmp_path, server.uri)
     deadline = time.monotonic() + 10
     while the_run(tmp_path, server.uri).info.status != "RUNNING":
         assert time.monotonic() < deadline
@@ -233,7 +231,7 @@ def test_a_resume_under_mlflow_run_marks_the_outer_run_as_launcher(
     client = MlflowClient(uri)
     outer = client.create_run(client.get_run(tracker.run_id).info.experiment_id).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", outer)
-    again = open_run(tmp_path / "out", uri, resume=True)
+    again = open_run(tmp_path / "out", uri)
     assert again.run_id == tracker.run_id
     again.close(Status.FINISHED)
     tags = client.get_run(outer).data.tags

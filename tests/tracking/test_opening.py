@@ -19,7 +19,7 @@ def tracker(output, open_run):
             open_run()
             return super()._open()
 
-    return Opening(output, small_card(), tracking_uri=None, offline=True, resume=False)
+    return Opening(output, small_card(), tracking_uri=None, offline=True)
 
 
 def kinds(tracker):

@@ -84,7 +84,7 @@ def open_run(
 ) -> MlflowTracker:
     """The tracker of a small run, once the run is open."""
     who = card or small_card(**params)
-    tracker = MlflowTracker(output, who, tracking_uri=uri, offline=offline, resume=resume)
+    tracker = MlflowTracker(output, who, tracking_uri=uri, offline=offline)
     assert (tracker.run_id is None) <= offline
     return tracker
 
