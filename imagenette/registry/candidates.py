@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from imagenette.artifacts import PREDICTIONS, SELECTED_MODEL, Answers, read_predictions
 from imagenette.errors import InputError, hide_secrets
-from imagenette.network.self_test import TOLERANCE
 from imagenette.registry.gate import Evidence
 from imagenette.results import SELECTED, SELECTED_HOLDOUT
 from imagenette.tracking.client import pages, quoted
@@ -147,13 +146,10 @@ def examine(client: MlflowClient, run: Run, metric: str) -> Candidate:
 
 def _compare(model: Model, answers: Answers) -> None:
     """InputError unless the self-test's answers are those that were stored for the same test images."""
-    stored = dict(
-        zip(
-            answers.names,
-            zip(answers.predicted[SELECTED], answers.shares[SELECTED], strict=True),
-            strict=True,
-        )
-    )
+    from imagenette.network.self_test import TOLERANCE  # brings safetensors, which `lineage` does without
+
+    rows = zip(answers.names, answers.predicted[SELECTED], answers.shares[SELECTED], strict=True)
+    stored = {name: (predicted, share) for name, predicted, share in rows}
     test = model.self_test.predictions
     for name, number, share in zip(model.self_test.names, test.predicted, test.share, strict=True):
         predicted, stored_share = stored.get(name, ("", 0.0))

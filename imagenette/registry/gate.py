@@ -82,7 +82,7 @@ class Entry:
 class Verdict:
     allowed: bool
     reason: str
-    """In words, either way."""
+    """A sentence, either way."""
 
 
 def judge(candidate: Evidence, champion: Evidence | None, gate: Gate, *, other_data: bool = False) -> Verdict:

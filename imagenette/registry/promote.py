@@ -131,8 +131,8 @@ def rollback(*, tracking_uri: str | None = None, name: str = NAME, say: Say = la
         except InputError as error:
             which = f"{name} version {heir.version}, which would follow champion {champion.version}"
             raise RunError(f"{which}: {error}") from None
-        # Beside the champion, whatever would now come in that never reigned: it only lost a race to it. What
-        # is promoted meanwhile stays.
+        # The champion goes, and so does each version that would now take its place without ever having been
+        # champion: it only lost a race. What is promoted meanwhile stays.
         newest = max(entry.version for entry in versions.promoted())
         while heir.version != (last := versions.history()[-1]).version <= newest:
             versions.withdraw(last.version)
@@ -141,8 +141,8 @@ def rollback(*, tracking_uri: str | None = None, name: str = NAME, say: Say = la
 
 
 def _champion(versions: Versions, gate: Gate) -> Entry | None:
-    """The champion as the versions have it. RunError if the alias was set by hand to a version that says
-    nothing of itself."""
+    """The champion as the versions have it. RunError if the alias was set by hand to a version that
+    was not promoted."""
     held = versions.aliases().get(CHAMPION)
     promoted = {entry.version for entry in versions.promoted()}
     if held is not None and held not in promoted and gate != "force":
@@ -161,7 +161,7 @@ def _withdrawn(versions: Versions) -> list[Entry]:
 
 
 def _mend(versions: Versions, say: Say) -> None:
-    """Set aliases right that a killed promoter, or somebody's hand, left beside what the versions say."""
+    """Set aliases right where a killed promoter, or somebody by hand, left them wrong."""
     before = versions.aliases().get(CHAMPION)
     after = versions.settle().champion
     if before != after:

@@ -87,7 +87,7 @@ class Versions:
         self._client.set_model_version_tag(self.name, str(version), WITHDRAWN, now())
 
     def settle(self) -> Standing:
-        """Set the aliases to what the versions say, until reading everything again changes nothing.
+        """Set the aliases to what the versions amount to, until reading everything again changes nothing.
 
         Whoever writes an alias reads again after it. So the last write of all is followed by a reading that
         agreed with it, and had a version come later, its promoter would have written after that.

@@ -16,7 +16,7 @@ _NOT_TRAINED = ("reused", "study", "launcher", "promotion", "report")
 
 
 def unfit(run: Run, *metrics: str) -> str | None:
-    """Why the run cannot count, in words that follow `run ID `; None if it can.
+    """Why the run cannot count, a text that follows `run ID `; None if it can.
 
     metrics: shares it must have beside the three test accuracies.
     """
@@ -33,7 +33,7 @@ def unfit(run: Run, *metrics: str) -> str | None:
 
 
 def unfinished(run: Run) -> str | None:
-    """Why the run did not itself come to its end, in such words; None if it did."""
+    """Why the run did not itself come to its end, as such a text; None if it did."""
     tags = run.data.tags
     if run.info.lifecycle_stage != "active":
         return "is deleted"

@@ -43,7 +43,7 @@ class Card:
     """The data it is trained on, MLflow's one data set input: `name`, `digest` (64 hex digits), `source` (a
     path or an address), `train_images`, `test_images`, `classes`, `side` (pixels). Not in run.json either."""
     uid: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Ours, made before any server is asked; the tag `imagenette.uid` finds the run again."""
+    """Ours, made before any server is reached; the tag `imagenette.uid` finds the run again."""
     start_time: int = field(default_factory=now_ms)
     """Milliseconds since 1970."""
     tracking_uri: str | None = None

@@ -1,5 +1,6 @@
-"""The run that `mlflow run` made before any of our code ran, where the work is not that run's own: it says
-where the work went on, or what came of a command that trains nothing. No fluent call adopts it."""
+"""The run that `mlflow run` made before any of our code ran, where the work is not that run's own: its
+description says where the work went on, or what came of a command that trains nothing. No fluent call adopts
+it."""
 
 from __future__ import annotations
 
