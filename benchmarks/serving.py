@@ -30,7 +30,7 @@ from PIL import Image
 from imagenette.data.dataset import MEAN, STD
 from imagenette.network import models
 from imagenette.network.export import Classifier, save_model
-from imagenette.network.self_test import Proof
+from imagenette.network.self_test import SelfTest
 from imagenette.records import Predictions
 
 CLASSES = [f"class {i}" for i in range(10)]
@@ -44,9 +44,9 @@ def make_model(folder: Path, *, depth: int, size: int) -> Path:
         batch = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
         shares = Classifier(net, MEAN, STD)(batch).numpy()
     said = Predictions(shares.argmax(1), shares.argmax(1), shares.max(1))
-    proof = Proof.sample([str(i) for i in range(8)], pictures, said)
+    self_test = SelfTest.sample([str(i) for i in range(8)], pictures, said)
     about = {"classes": CLASSES, "labels": CLASSES, "side": 256, "size": size, "mean": MEAN, "std": STD}
-    return save_model(net, folder / "model", architecture=f"resnet{depth}", proof=proof, **about)
+    return save_model(net, folder / "model", architecture=f"resnet{depth}", self_test=self_test, **about)
 
 
 def start(model: Path, log: Path, *, batch: int) -> tuple[subprocess.Popen[bytes], int]:

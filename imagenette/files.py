@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+PACKAGE = Path(__file__).resolve().parent
+"""Where this package's own files are."""
+
 
 def write_whole(path: Path, text: str, *, fsync: bool = True) -> None:
     """Write beside, then replace: whoever reads path reads a whole file. Several processes may."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, in which MLflow's times and all timestamps of records are."""
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,7 @@ def train(
 
     tracking_uri = environment.tracking_uri()
     if resume:
-        from imagenette.tracking.lookup import output_of
+        from imagenette.tracking.runs import output_of
 
         output = output_of(resume, tracking_uri)
         config = read_config(output)

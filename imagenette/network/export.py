@@ -25,7 +25,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from imagenette.network.self_test import Proof
+from imagenette.network.self_test import SelfTest
 
 WEIGHTS = "weights.safetensors"
 """The bare network's state_dict beside the exported graph: what the registry loads."""
@@ -66,7 +66,7 @@ def save_model(
     mean: Sequence[float],
     std: Sequence[float],
     architecture: str | None = None,
-    proof: Proof | None = None,
+    self_test: SelfTest | None = None,
     metadata: dict[str, str] | None = None,
 ) -> Path:
     """Write `net` as an MLflow model folder at `path`, replacing what is there; returns `path`.
@@ -74,7 +74,7 @@ def save_model(
     `net` is the bare network (no DDP), on any device; it is copied, not changed. `classes` are the
     folder names in the order of the outputs, `labels` their readable names. A picture is decoded,
     squashed to `side` px and resized to `size` px. The registry needs `architecture`, by which
-    `imagenette.network.models` builds the network again, and asks the model for its `proof`.
+    `imagenette.network.models` builds the network again, and runs the model's `self_test`.
 
     Two flavors: `pytorch` is the graph (tensors in and out, any number of pictures from 1 up),
     `python_function` takes picture files and names what it sees.
@@ -107,8 +107,8 @@ def save_model(
         _add_graph(beside, Path(temp) / "graph", model, size=size, requirements=requirements)
     weights = {name: tensor.contiguous() for name, tensor in model.net.state_dict().items()}
     save_file(weights, beside / WEIGHTS, metadata={"about": json.dumps(about)})
-    if proof is not None:
-        proof.save(beside)
+    if self_test is not None:
+        self_test.save(beside)
     shutil.rmtree(path, ignore_errors=True)
     beside.replace(path)
     return path

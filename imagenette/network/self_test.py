@@ -1,6 +1,6 @@
-"""What a model proves itself with: test pictures that travel with it, and what was said of them in training.
+"""A model's self-test: test pictures that travel with it, and the answers that it gave for them in training.
 
-Whoever loads the model, on any machine and without the data set, shows them to it and compares.
+Whoever loads the model, on any machine and without the data set, shows them to it and compares its answers.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from imagenette.records import Predictions
 
 FILE = "proof.safetensors"
 COUNT = 32
-"""Pictures in a proof: every class of Imagenette three times, 1.6 MB at 128 px."""
+"""Pictures in a self-test: every class of Imagenette three times, 1.6 MB at 128 px."""
 TOLERANCE = 1e-4
 """Largest difference of a share, float32 on another machine or with another batch size."""
+_ANSWERS = ("label", "predicted", "share")
 
 
 @dataclass(frozen=True, eq=False)
-class Proof:
+class SelfTest:
     """n test pictures as the network sees them, and its evaluation's answers."""
 
     names: tuple[str, ...]
@@ -36,43 +37,37 @@ class Proof:
     predictions: Predictions
 
     @classmethod
-    def sample(cls, names: Sequence[str], pictures: npt.NDArray[np.uint8], predictions: Predictions) -> Proof:
+    def sample(
+        cls, names: Sequence[str], pictures: npt.NDArray[np.uint8], predictions: Predictions
+    ) -> SelfTest:
         """COUNT of the whole test set, evenly spread over it; it is sorted by class."""
         rows = np.unique(np.linspace(0, len(names) - 1, COUNT).round().astype(np.int64))
-        said = Predictions(predictions.label[rows], predictions.predicted[rows], predictions.share[rows])
-        return cls(tuple(names[row] for row in rows), pictures[rows], said)
+        answers = Predictions(predictions.label[rows], predictions.predicted[rows], predictions.share[rows])
+        return cls(tuple(names[row] for row in rows), pictures[rows], answers)
 
     def save(self, folder: Path) -> None:
-        said = self.predictions
-        arrays = {
-            "pictures": self.pictures,
-            "label": said.label,
-            "predicted": said.predicted,
-            "share": said.share,
-        }
+        arrays = {"pictures": self.pictures} | {name: getattr(self.predictions, name) for name in _ANSWERS}
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         save_file(contiguous, folder / FILE, metadata={"names": json.dumps(self.names)})
 
     @classmethod
-    def load(cls, folder: Path) -> Proof:
+    def load(cls, folder: Path) -> SelfTest:
         """InputError where there is none, or a damaged one."""
         try:
             with safe_open(folder / FILE, framework="numpy") as file:
                 names = json.loads(file.metadata()["names"])
-                pictures, *said = (
-                    file.get_tensor(name) for name in ("pictures", "label", "predicted", "share")
-                )
+                pictures, *answers = (file.get_tensor(name) for name in ("pictures", *_ANSWERS))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"its {FILE} is missing or damaged ({error})") from None
         count, *shape = pictures.shape
         square = len(shape) == 3 and shape[0] == shape[1] and shape[2] == 3 and pictures.dtype == np.uint8
-        if not (square and count == len(names) > 0 and all(part.shape == (count,) for part in said)):
+        if not (square and count == len(names) > 0 and all(part.shape == (count,) for part in answers)):
             raise InputError(f"its {FILE} has parts of the wrong shape")
-        return cls(tuple(names), pictures, Predictions(*said))
+        return cls(tuple(names), pictures, Predictions(*answers))
 
     def compare(self, shares: npt.NDArray[np.float32]) -> float:
-        """The largest difference between a share said in training and that of the same class in `shares`
-        [n, classes], what a model says now. InputError if it is not the same answer."""
+        """The largest difference between a share in training and that of the same class in `shares` [n,
+        classes], the model's answers now. InputError if they are not the same answers."""
         predicted, share = self.predictions.predicted, self.predictions.share
         if not ((predicted >= 0) & (predicted < shares.shape[1])).all():
             raise InputError("its proof names classes that it has not")

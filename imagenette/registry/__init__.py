@@ -1,5 +1,8 @@
 """The best models: promoted with their evidence, looked up by name, loaded ready for use.
 
+Owns which run becomes a version, which version is champion, and the way back from a version to its run. Never
+imports training or study.
+
 from imagenette.registry import load
 model = load("imagenette@champion")
 shares = model.shares(model.preprocess(Path("a.jpg").read_bytes())[None])    # [1, classes]
@@ -24,7 +27,7 @@ __all__ = ["Lineage", "Promotion", "lineage", "load", "promote", "rollback"]
 
 
 def load(address: str = f"{NAME}@{CHAMPION}", *, tracking_uri: str | None = None) -> Model:
-    """The model's module, classes and preprocessing, once it has proved that it gives training's answers.
+    """The model's module, classes and preprocessing, once its self-test gives training's answers.
 
     address: `NAME@ALIAS`, `NAME/VERSION`, or the folder of a saved model. Nothing is unpickled. Raises
     InputError if there is no such model or it is not what it should be, RunError if the server is dead.

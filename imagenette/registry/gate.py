@@ -1,8 +1,8 @@
 """Which version is the champion: a pure function of the versions, in the order of their numbers.
 
-The registry's versions are the events and their tags the evidence; nobody decides anything that another who
-reads the same versions would not. So promoters need no lock: they register, then set the alias to what this
-function says until nothing changes any more.
+The registry's versions are the events and their tags the evidence; whoever reads the same versions comes to
+the same decision. So promoters need no lock: they register, then set the alias to what this function returns
+until nothing changes any more.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Entry:
-    """A version as the gate sees it."""
+    """A version that was promoted."""
 
     version: int
     evidence: Evidence
@@ -72,13 +72,17 @@ class Entry:
     """Whether it may take the place of a champion of other data."""
     withdrawn: bool = False
     """Rolled back."""
+    run_id: str | None = None
+    model_id: str | None = None
+    source: str = ""
+    """Where its files are."""
 
 
 @dataclass(frozen=True)
 class Verdict:
     allowed: bool
     reason: str
-    """In words, either way."""
+    """A sentence, either way."""
 
 
 def judge(candidate: Evidence, champion: Evidence | None, gate: Gate, *, other_data: bool = False) -> Verdict:
@@ -94,33 +98,33 @@ def judge(candidate: Evidence, champion: Evidence | None, gate: Gate, *, other_d
         )
     paired = same and len(candidate.correct) == len(champion.correct)
     test = mcnemar(candidate.correct, champion.correct) if paired else None
-    said = f"; against the champion: {test}" if test else "; their test images cannot be paired"
+    against = f"; against the champion: {test}" if test else "; their test images cannot be paired"
     if gate == "force":
-        return Verdict(True, f"forced{said}")
+        return Verdict(True, f"forced{against}")
     if candidate.metric != champion.metric:
         return Verdict(
             False, f"its {candidate.metric} and the champion's {champion.metric} cannot be compared"
         )
     figures = f"its {candidate.metric} {candidate.value:.4f}, the champion's {champion.value:.4f}"
     if not candidate.value > champion.value:
-        return Verdict(False, f"it is not better than the champion: {figures}{said}")
-    return _weigh(gate, test, f"{figures}{said}")
+        return Verdict(False, f"it is not better than the champion: {figures}{against}")
+    return _weigh(gate, test, f"{figures}{against}")
 
 
-def _weigh(gate: Gate, test: McNemar | None, said: str) -> Verdict:
-    """A candidate with the higher figure: what the test makes of it."""
+def _weigh(gate: Gate, test: McNemar | None, reason: str) -> Verdict:
+    """The verdict on a candidate with the higher figure, by the test."""
     if test is not None and test.significantly_worse:
-        return Verdict(False, f"it is significantly worse on the test images: {said}")
+        return Verdict(False, f"it is significantly worse on the test images: {reason}")
     if gate == "significant" and not (test is not None and test.significantly_better):
-        return Verdict(False, f"it is not significantly better on the test images: {said}")
-    return Verdict(True, said)
+        return Verdict(False, f"it is not significantly better on the test images: {reason}")
+    return Verdict(True, reason)
 
 
 def reigns(entries: Sequence[Entry], *, gone: Collection[int] = ()) -> list[Entry]:
     """The champions one after the other, the last being champion now.
 
     entries: in the order of their versions. gone: versions whose files were deleted. They did reign, so
-    whoever took their place keeps it; but nobody need beat one that cannot be had any more.
+    whoever took their place keeps it; but nobody need beat one that cannot be loaded any more.
     """
     history: list[Entry] = []
     for entry in entries:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from imagenette.registry.address import CHAMPION, NAME, Address
-from imagenette.registry.versions import WITHDRAWN, Versions
+from imagenette.registry.versions import Versions
 from imagenette.results import SUMMARY
 from imagenette.tracking.client import check_alive, connect, one_line, resolve_uri
 
@@ -22,7 +22,7 @@ _ADVICE = "start it, or set MLFLOW_TRACKING_URI"
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """What a version says of itself; None where it was registered by hand and does not."""
+    """What a version's tags hold; None where it was registered by hand and lacks them."""
 
     name: str
     version: int
@@ -94,22 +94,17 @@ def look_up(client: MlflowClient, address: Address) -> Lineage:
 def _of(version: ModelVersion, aliases: dict[str, int]) -> Lineage:
     tags: dict[str, str] = version.tags
     number = int(version.version)
-    plain = (
-        *("model_id", "arm", "study", "trial", "seed", "selection_metric", "gate", "verdict", "commit"),
-        *("data_digest", "config_digest", "environment", "reproduce"),
-    )
-    return Lineage(
-        name=version.name,
-        version=number,
-        aliases=tuple(sorted(alias for alias, held in aliases.items() if held == number)),
-        created=int(version.creation_timestamp),
-        source=version.source or "",
-        run_id=version.run_id or None,
-        metrics={name: float(tags[name]) for name in sorted(tags) if name.startswith(SUMMARY)},
-        withdrawn=tags.get(WITHDRAWN),
-        commit_dirty=tags["commit_dirty"] == "true" if "commit_dirty" in tags else None,
-        **{name: tags.get(name) for name in plain},
-    )
+    known: dict[str, Any] = {
+        "name": version.name,
+        "version": number,
+        "aliases": tuple(sorted(alias for alias, held in aliases.items() if held == number)),
+        "created": int(version.creation_timestamp),
+        "source": version.source or "",
+        "run_id": version.run_id or None,
+        "metrics": {name: float(tags[name]) for name in sorted(tags) if name.startswith(SUMMARY)},
+        "commit_dirty": tags["commit_dirty"] == "true" if "commit_dirty" in tags else None,
+    }
+    return Lineage(**{field.name: tags.get(field.name) for field in fields(Lineage)} | known)
 
 
 def _moment(milliseconds: int) -> str:

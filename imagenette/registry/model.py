@@ -1,4 +1,4 @@
-"""A saved model in use: built by our code, given its weights, and proved before anyone relies on it.
+"""A saved model in use: built by our code, given its weights, and tested before anyone relies on it.
 
 Nothing that comes with a model is run: it is read as YAML (safely) and safetensors. Its exported graph, which
 torch would execute in part while loading it, is only compared with its checksum.
@@ -23,11 +23,10 @@ from imagenette.data.prepare import Pixels, prepare
 from imagenette.errors import InputError
 from imagenette.network import models
 from imagenette.network.export import GRAPH, WEIGHTS, Classifier, digest_of
-from imagenette.network.self_test import FILE as PROOF
-from imagenette.network.self_test import Proof
+from imagenette.network.self_test import FILE, SelfTest
 from imagenette.tracking.client import first_line
 
-NEEDED = ("MLmodel", WEIGHTS, PROOF)
+NEEDED = ("MLmodel", WEIGHTS, FILE)
 """The files that a model is opened from."""
 _PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".joblib", ".bin")
 _MOST_CLASSES, _MOST_PIXELS = 100_000, 4096
@@ -47,9 +46,10 @@ class Model:
     """Pixels to which a picture is squashed first, as the training data were."""
     size: int
     """Pixels per side of what the network sees."""
-    proof: Proof
+    self_test: SelfTest
     difference: float = math.nan
-    """Of its shares on the proof pictures, to those of training, at most; measured when it was opened."""
+    """Of its shares on the self-test's pictures, to those of training, at most; measured when it was
+    opened."""
 
     def preprocess(self, data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) -> Pixels:
         """A picture file's bytes to uint8 [size, size, 3]. Raises InputError, which begins with `name`."""
@@ -59,32 +59,27 @@ class Model:
         """Probabilities [n, classes] for preprocessed pictures uint8 [n, size, size, 3]."""
         batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
         with torch.inference_mode():
-            said: npt.NDArray[np.float32] = self.module(batch).numpy()
-        return said
-
-    def prove(self) -> float:
-        """Show it its proof pictures; the largest difference to what it said in training. InputError if that
-        is not the same answer."""
-        return self.proof.compare(self.shares(self.proof.pictures))
+            shares: npt.NDArray[np.float32] = self.module(batch).numpy()
+        return shares
 
 
 def open_folder(folder: Path) -> Model:
-    """Load the model that `network.export.save_model` wrote, and prove it. InputError says what is wrong,
-    with no name in front."""
+    """Load the model that `network.export.save_model` wrote, and run its self-test. InputError names what is
+    wrong, with no name of the model in front."""
     about = _about(folder)
     classes, labels = (tuple(map(str, about[key])) for key in ("classes", "labels"))
-    proof = Proof.load(folder)
+    test = SelfTest.load(folder)
     model = Model(
         module=_network(folder, about, classes=len(classes)),
         classes=classes,
         labels=labels,
         side=about["side"],
         size=about["size"],
-        proof=proof,
+        self_test=test,
     )
-    if len(labels) != len(classes) or proof.pictures.shape[1] != model.size:
+    if len(labels) != len(classes) or test.pictures.shape[1] != model.size:
         raise InputError("its classes, labels, size and proof do not go together")
-    return replace(model, difference=model.prove())
+    return replace(model, difference=test.compare(model.shares(test.pictures)))
 
 
 def check_graph(folder: Path) -> None:
@@ -99,7 +94,7 @@ def check_graph(folder: Path) -> None:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    """What the model says of itself, checked as far as it is used here."""
+    """The metadata of MLmodel, checked as far as it is used here."""
     try:
         described = yaml.safe_load((folder / "MLmodel").read_text())
         about = described["metadata"]

@@ -1,27 +1,26 @@
-"""Promotion: prove a run's model, register it with its evidence, let the gate decide who is champion."""
+"""Promotion: test a run's model, register it with its evidence, let the gate decide which version is
+champion."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError, RunError
 from imagenette.registry.address import CHAMPION, NAME, Address
-from imagenette.registry.candidates import METRICS, Candidate, named, proven, ranked
+from imagenette.registry.candidates import METRICS, Candidate, examine, named, ranked
 from imagenette.registry.gate import Entry, Gate, Verdict, judge
 from imagenette.registry.lineage import opened
-from imagenette.registry.versions import WITHDRAWN, Standing, Versions, as_entry
-from imagenette.results import SUMMARY
+from imagenette.registry.versions import Standing, Versions
+from imagenette.results import SELECTED, summary_of
 from imagenette.tracking.fetch import fetched
-from imagenette.tracking.outer_run import launched
+from imagenette.tracking.outer_run import outer_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
 
 Say = Callable[[str], None]
 _FROM_RUN = (
@@ -65,31 +64,36 @@ def promote(
     cannot be promoted, RunError if the gate refuses it or the server is dead; each in one line.
     """
     Address.of_name(name)
-    with opened(tracking_uri) as client, launched(client, "promotion") as tell:
+    with opened(tracking_uri) as client, outer_run(client, "promotion") as describe:
         versions = Versions(client, name)
         champion = _champion(versions, gate)
-        withdrawn = _withdrawn(versions) if gate != "force" else {}
+        why = f"of {name}, which was rolled back: --gate force promotes it again"
+        refused = {
+            entry.run_id: f"run {entry.run_id} is version {entry.version} {why}"
+            for entry in (_withdrawn(versions) if gate != "force" else [])
+        }
         if run_id:
             run = named(client, run_id, metric)
-            if run.info.run_id in withdrawn:
-                raise RunError(_was_rolled_back(run, withdrawn, name))
-            candidate = proven(client, run, metric)
+            if run.info.run_id in refused:
+                raise RunError(refused[run.info.run_id])
+            candidate = examine(client, run, metric)
         else:
             digest = champion.evidence.data_digest if champion and not other_data else None
             queue = ranked(
                 client, experiment, study=study, metric=metric, data_digest=digest, mixed=other_data
             )
-            candidate = _first_proven(client, queue, metric, withdrawn, name, say)
-        say(_introduce(candidate))
-        version = _champion_of(versions, candidate, champion)
+            candidate = _first_that_works(client, queue, metric, refused, say)
+        say(_summary(candidate))
+        reigning = champion is not None and champion.model_id == candidate.model.model_id
+        version = champion.version if champion and reigning else None
         former = champion.evidence if champion else None
         verdict = judge(candidate.evidence, former, gate, other_data=other_data)
         if version is None and not verdict.allowed:
             assert champion is not None
             if not dry_run:
                 _mend(versions, say)
-            refused = f"run {candidate.run.info.run_id} does not replace champion version {champion.version}"
-            raise RunError(f"{refused}: {verdict.reason}")
+            what = f"run {candidate.run.info.run_id} does not replace champion version {champion.version}"
+            raise RunError(f"{what}: {verdict.reason}")
         if version is None:
             say(verdict.reason)
         if dry_run:
@@ -99,54 +103,48 @@ def promote(
             return Promotion(version=version, champion=held, message=message)
         if version is None:
             version = _register(versions, candidate, verdict, gate, other_data=other_data)
-        return _said(tell, _ended(name, version, versions.settle()))
+        return _ended(describe, name, version, versions.settle())
 
 
 def rollback(*, tracking_uri: str | None = None, name: str = NAME, say: Say = lambda line: None) -> Promotion:
-    """Withdraw the champion; the one before it takes its place, once it has proved that it works. RunError
+    """Withdraw the champion; the one before it takes its place, once its self-test passes. RunError
     where there is none."""
     from imagenette.registry.model import NEEDED, open_folder
 
     Address.of_name(name)
-    with opened(tracking_uri) as client, launched(client, "promotion") as tell:
+    with opened(tracking_uri) as client, outer_run(client, "promotion") as describe:
         versions = Versions(client, name)
         _champion(versions, "better")  # refuses where the alias was set by hand to a foreign version
         begun = versions.aliases().get(CHAMPION)
-        if begun is not None and begun in _withdrawn(versions).values():
+        if begun in [entry.version for entry in _withdrawn(versions)]:
             say(f"version {begun} is withdrawn already; going on with that")
             standing = versions.settle()
-            return _said(tell, _ended(name, standing.champion or 0, standing))
+            return _ended(describe, name, standing.champion or 0, standing)
         *_, heir, champion = [None, None, *versions.history()]
         if champion is None:
             raise RunError(f"{name} has no champion to roll back")
         if heir is None:
             raise RunError(f"{name} has no version before champion {champion.version} to go back to")
-        source = next(v.source for v in versions.all() if int(v.version) == heir.version)
         try:
-            with fetched(client, source or "", only=NEEDED) as folder:
+            with fetched(client, heir.source, only=NEEDED) as folder:
                 open_folder(folder)
         except InputError as error:
             which = f"{name} version {heir.version}, which would follow champion {champion.version}"
             raise RunError(f"{which}: {error}") from None
-        # Beside the champion, whatever would now come in that never reigned: it only lost a race to it. What
-        # is promoted meanwhile stays.
-        newest = max(int(v.version) for v in versions.all())
+        # The champion goes, and so does each version that would now take its place without ever having been
+        # champion: it only lost a race. What is promoted meanwhile stays.
+        newest = max(entry.version for entry in versions.promoted())
         while heir.version != (last := versions.history()[-1]).version <= newest:
-            versions.withdraw(last.version, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+            versions.withdraw(last.version)
             say(f"version {last.version} is withdrawn")
-        return _said(tell, _ended(name, heir.version, versions.settle()))
-
-
-def _said(tell: Say, promotion: Promotion) -> Promotion:
-    tell(promotion.message)
-    return promotion
+        return _ended(describe, name, heir.version, versions.settle())
 
 
 def _champion(versions: Versions, gate: Gate) -> Entry | None:
-    """The champion as the versions have it. RunError if the alias was set by hand to a version that says
-    nothing of itself."""
+    """The champion as the versions have it. RunError if the alias was set by hand to a version that
+    was not promoted."""
     held = versions.aliases().get(CHAMPION)
-    promoted = {int(v.version) for v in versions.all() if as_entry(v) is not None}
+    promoted = {entry.version for entry in versions.promoted()}
     if held is not None and held not in promoted and gate != "force":
         raise RunError(
             f"{versions.name}@{CHAMPION} is version {held}, which was registered by hand and has no evidence "
@@ -156,50 +154,39 @@ def _champion(versions: Versions, gate: Gate) -> Entry | None:
     return history[-1] if history else None
 
 
-def _withdrawn(versions: Versions) -> dict[str, int]:
-    """Run id -> version, of those that were rolled back and not promoted again since."""
-    latest = {v.run_id: v for v in versions.all() if as_entry(v) is not None}
-    return {run: int(v.version) for run, v in latest.items() if run and WITHDRAWN in v.tags}
-
-
-def _was_rolled_back(run: Run, withdrawn: dict[str, int], name: str) -> str:
-    version = withdrawn[run.info.run_id]
-    return (
-        f"run {run.info.run_id} is version {version} of {name}, which was rolled back: --gate force promotes "
-        "it again"
-    )
+def _withdrawn(versions: Versions) -> list[Entry]:
+    """Versions that were rolled back and whose runs were not promoted again since."""
+    latest = {entry.run_id: entry for entry in versions.promoted()}
+    return [entry for run, entry in latest.items() if run and entry.withdrawn]
 
 
 def _mend(versions: Versions, say: Say) -> None:
-    """Set aliases right that a killed promoter, or somebody's hand, left beside what the versions say."""
+    """Set aliases right where a killed promoter, or somebody by hand, left them wrong."""
     before = versions.aliases().get(CHAMPION)
     after = versions.settle().champion
     if before != after:
         say(f"{CHAMPION} was {f'version {before}' if before else 'not set'}, and is version {after} again")
 
 
-def _first_proven(
-    client: MlflowClient,
-    runs: Iterator[Run],
-    metric: str,
-    withdrawn: dict[str, int],
-    name: str,
-    say: Say,
+def _first_that_works(
+    client: MlflowClient, runs: Iterator[Run], metric: str, refused: Mapping[str | None, str], say: Say
 ) -> Candidate:
-    refused: InputError | None = None
+    """refused: run id -> why that run is not to be examined. Raises the first run's InputError if none
+    works."""
+    first: InputError | None = None
     for run in runs:
         try:
-            if run.info.run_id in withdrawn:
-                raise InputError(_was_rolled_back(run, withdrawn, name))
-            return proven(client, run, metric)
+            if run.info.run_id in refused:
+                raise InputError(refused[run.info.run_id])
+            return examine(client, run, metric)
         except InputError as error:
-            refused = refused or error
+            first = first or error
             say(str(error))
-    assert refused is not None
-    raise refused
+    assert first is not None
+    raise first
 
 
-def _introduce(candidate: Candidate) -> str:
+def _summary(candidate: Candidate) -> str:
     run, evidence = candidate.run, candidate.evidence
     return (
         f"run {run.info.run_id} ({run.info.run_name}): {evidence.metric} {evidence.value:.4f}; its model "
@@ -207,20 +194,12 @@ def _introduce(candidate: Candidate) -> str:
     )
 
 
-def _champion_of(versions: Versions, candidate: Candidate, champion: Entry | None) -> int | None:
-    """The champion's version, if it is the candidate's own."""
-    if champion is None:
-        return None
-    version = next(v for v in versions.all() if int(v.version) == champion.version)
-    return champion.version if version.tags.get("model_id") == candidate.model.model_id else None
-
-
 def _register(
     versions: Versions, candidate: Candidate, verdict: Verdict, gate: Gate, *, other_data: bool
 ) -> int:
     run, model = candidate.run, candidate.model
     tags = {key: run.data.tags[key] for key in _FROM_RUN if key in run.data.tags}
-    tags |= {key: repr(value) for key, value in run.data.metrics.items() if key.startswith(SUMMARY)}
+    tags |= {key: repr(value) for key, value in summary_of(run.data.metrics).items()}
     tags |= candidate.evidence.to_tags()
     tags |= {
         "model_id": model.model_id,
@@ -230,7 +209,7 @@ def _register(
         "verdict": verdict.reason,
         "other_data": str(other_data).lower(),
     }
-    version: ModelVersion = versions.register(
+    version = versions.register(
         source=model.artifact_location,
         run_id=run.info.run_id,
         model_id=model.model_id,
@@ -248,16 +227,17 @@ def _describe(candidate: Candidate, verdict: Verdict) -> str:
     commit = f"commit `{tags['commit'][:12]}`{dirty}" if "commit" in tags else "no commit known"
     return (
         f"**{run.info.run_name}**, run `{run.info.run_id}`, study {tags.get('study', 'none')}, {commit}.\n\n"
-        f"Chosen by {evidence.metric} = {evidence.value:.4f}; {metrics['selected/test_accuracy']:.2%} of "
+        f"Chosen by {evidence.metric} = {evidence.value:.4f}; {metrics[SELECTED]:.2%} of "
         f"{len(evidence.correct):,} test images right. Promoted because: {verdict.reason}.\n\n"
         f"```\n{tags.get('reproduce', '')}\n```\n"
     )
 
 
-def _ended(name: str, version: int, standing: Standing) -> Promotion:
+def _ended(describe: Say, name: str, version: int, standing: Standing) -> Promotion:
     before = f", version {standing.previous} is kept as previous" if standing.previous else ""
     if version == standing.champion:
         message = f"{name} version {version} is {CHAMPION}{before}"
     else:
         message = f"{name} version {version} is registered; {CHAMPION} is version {standing.champion}{before}"
+    describe(message)
     return Promotion(version=version, champion=standing.champion, message=message)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
-
-import tenacity
 
 from imagenette.errors import InputError, RunError
 from imagenette.registry.address import CHAMPION, PREVIOUS, Address
 from imagenette.registry.gate import GATES, Entry, Evidence, Gate, reigns
-from imagenette.tracking.client import pages, quoted
+from imagenette.tracking.client import RACES, or_none, pages, quoted, retry_on
 from imagenette.tracking.fetch import has_file
+from imagenette.tracking.provenance import now
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 WITHDRAWN = "withdrawn"
 """Tag of a version that was rolled back: when."""
 _PASSES = 100
-_again = tenacity.retry(
-    retry=tenacity.retry_if_exception(lambda error: _is_race(error)),
-    stop=tenacity.stop_after_attempt(20),
-    wait=tenacity.wait_random(0.02, 0.3),
-    reraise=True,
-)
+_again = retry_on(*RACES, "database is locked", "creation error", "serialize")  # promoters that met
 
 
 @dataclass(frozen=True)
@@ -49,48 +44,34 @@ class Versions:
         return sorted(found, key=lambda version: int(version.version))
 
     def aliases(self) -> dict[str, int]:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            aliases = self._client.get_registered_model(self.name).aliases
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return {}
-            raise
-        return {alias: int(version) for alias, version in aliases.items()}
+        model = or_none(lambda: self._client.get_registered_model(self.name))
+        return {alias: int(version) for alias, version in model.aliases.items()} if model else {}
 
     def find(self, address: Address) -> ModelVersion:
         """InputError if there is no such version."""
-        from mlflow.exceptions import MlflowException
 
-        try:
+        def get() -> ModelVersion:
             if address.alias is not None:
                 return self._client.get_model_version_by_alias(self.name, address.alias)
             return self._client.get_model_version(self.name, str(address.version))
-        except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-        what = f"model {address} is not registered"
+
+        found = or_none(get, "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+        if found is not None:
+            return found
         known = [f"/{version.version}" for version in self.all()[-5:]]
         if not known:
-            raise InputError(f"{what}: `imagenette promote` registers one")
+            raise InputError(f"model {address} is not registered: `imagenette promote` registers one")
         known = [f"@{alias}" for alias in self.aliases()] + known
-        raise InputError(f"{what}; {self.name} has {', '.join(known)}")
+        raise InputError(f"model {address} is not registered; {self.name} has {', '.join(known)}")
 
     @_again
     def register(
         self, *, source: str, run_id: str, model_id: str, tags: dict[str, str], description: str
     ) -> ModelVersion:
         """A new version, its tags with it from its first moment on."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.create_registered_model(
-                self.name, description="Image classifiers, promoted by `imagenette promote`."
-            )
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+        about = "Image classifiers, promoted by `imagenette promote`."
+        create = partial(self._client.create_registered_model, self.name, description=about)
+        or_none(create, "RESOURCE_ALREADY_EXISTS")
         return self._client.create_model_version(
             self.name,
             source,
@@ -102,36 +83,33 @@ class Versions:
         )
 
     @_again
-    def withdraw(self, version: int, when: str) -> None:
-        self._client.set_model_version_tag(self.name, str(version), WITHDRAWN, when)
+    def withdraw(self, version: int) -> None:
+        self._client.set_model_version_tag(self.name, str(version), WITHDRAWN, now())
 
     def settle(self) -> Standing:
-        """Set the aliases to what the versions say, until reading everything again changes nothing.
+        """Set the aliases to what the versions amount to, until reading everything again changes nothing.
 
         Whoever writes an alias reads again after it. So the last write of all is followed by a reading that
         agreed with it, and had a version come later, its promoter would have written after that.
         """
         for _ in range(_PASSES):
-            standing = self.standing()
-            if not self._point(CHAMPION, standing.champion) and not self._point(PREVIOUS, standing.previous):
-                return standing
+            previous, champion = [None, None, *(entry.version for entry in self.history())][-2:]
+            if not self._point(CHAMPION, champion) and not self._point(PREVIOUS, previous):
+                return Standing(champion, previous)
         raise RunError(f"the aliases of {self.name} do not come to rest: someone else keeps setting them")
 
-    def standing(self) -> Standing:
-        """What the versions say."""
-        numbers = [entry.version for entry in self.history()]
-        return Standing(*[None, None, *numbers][:-3:-1])
+    def promoted(self) -> list[Entry]:
+        """Every version that was promoted, the oldest first."""
+        return [entry for version in self.all() if (entry := _as_entry(version)) is not None]
 
     def history(self) -> list[Entry]:
         """The champions one after the other, from one reading, without those whose files were deleted (as far
         as one can tell from the last two). RunError where none has files: then the store is away."""
-        versions = {int(version.version): version for version in self.all()}
-        entries = [entry for version in versions.values() if (entry := as_entry(version)) is not None]
+        entries = self.promoted()
         gone: set[int] = set()
         while True:
             history = [e for e in reigns(entries, gone=gone) if e.version not in gone]
-            last = (entry.version for entry in history[-2:])
-            missing = {v for v in last if not has_file(self._client, versions[v].source, "MLmodel")}
+            missing = {e.version for e in history[-2:] if not has_file(self._client, e.source, "MLmodel")}
             if not missing:
                 break
             gone |= missing
@@ -151,7 +129,7 @@ class Versions:
         return True
 
 
-def as_entry(version: ModelVersion) -> Entry | None:
+def _as_entry(version: ModelVersion) -> Entry | None:
     """None for a version that was not promoted but registered by hand."""
     tags = version.tags
     evidence = Evidence.from_tags(tags)
@@ -163,10 +141,7 @@ def as_entry(version: ModelVersion) -> Entry | None:
         gate=cast(Gate, tags["gate"]),
         other_data=tags.get("other_data") == "true",
         withdrawn=WITHDRAWN in tags,
+        run_id=version.run_id,
+        model_id=tags.get("model_id"),
+        source=version.source or "",
     )
-
-
-def _is_race(error: BaseException) -> bool:
-    """Whether several promoters met in one row, or SQLite's one write lock was taken: worth another try."""
-    words = ("UNIQUE constraint", "duplicate key", "database is locked", "creation error", "serialize")
-    return any(word in str(error) for word in words)

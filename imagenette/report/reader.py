@@ -23,7 +23,7 @@ from imagenette.tracking.client import check_alive, connect, first_line, one_lin
 from imagenette.tracking.eligibility import trained_run, unfinished
 from imagenette.tracking.environment import EXPERIMENT, outer_experiment_id
 from imagenette.tracking.fetch import fetched
-from imagenette.tracking.outer_run import launched
+from imagenette.tracking.outer_run import outer_run
 from imagenette.tracking.runs import get_run
 from imagenette.tracking.study_plan import OUTLINE, StudyPlan
 
@@ -161,7 +161,7 @@ class Reader:
 
     def launched(self) -> AbstractContextManager[Callable[[str], None]]:
         """Gives what writes a report's result into the run that `mlflow run -e report` made, if it did."""
-        return launched(self._client, "report")
+        return outer_run(self._client, "report")
 
     def _search(self, query: str, *, newest: bool = False) -> Iterator[Run]:
         order = ["attributes.start_time DESC" if newest else "attributes.start_time ASC"]

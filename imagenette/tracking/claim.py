@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from imagenette.errors import RunError
 from imagenette.tracking.client import experiment_id, pages
 from imagenette.tracking.deliver import set_tags
+from imagenette.tracking.outer_run import hand_over
 from imagenette.tracking.provenance import process_tags
-from imagenette.tracking.runs import UID, get_run, hand_over
+from imagenette.tracking.runs import UID, get_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

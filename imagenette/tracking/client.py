@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import ssl
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import tenacity
 
 from imagenette.errors import InputError, RunError, hide_secrets
+from imagenette.tracking import environment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_ENVIRONMENT = {
-    # MLflow's defaults hold a call to a dead server for four minutes; these for seconds.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
+_ADVICE = "start it, or train with offline=true and run `imagenette sync DIR` later"
+RACES = ("UNIQUE constraint", "duplicate key")
+"""How errors are worded where another writer made the same row in the same moment: it is there now."""
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
 
 
 def resolve_uri(uri: str | None) -> str:
@@ -34,14 +33,11 @@ def resolve_uri(uri: str | None) -> str:
 
     A relative SQLite path is made absolute, so that `sync` means the same file from any folder.
     """
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    uri = uri or environment.tracking_uri() or "sqlite:///mlflow.db"
     path = uri.removeprefix("sqlite:///")
     if path != uri and not path.startswith("/"):
         return f"sqlite:///{Path(path).resolve()}"
     return uri
-
-
-_ADVICE = "start it, or train with offline=true and run `imagenette sync DIR` later"
 
 
 def check_alive(uri: str, *, timeout: float = 4, advice: str = _ADVICE) -> None:
@@ -56,7 +52,7 @@ def check_alive(uri: str, *, timeout: float = 4, advice: str = _ADVICE) -> None:
         urllib.request.urlopen(f"{address}/health", timeout=timeout).close()
     except urllib.error.HTTPError as error:
         if error.code < 500:
-            return  # it answers; whether it lets us in is for the first real call to say
+            return  # it answers; the first real call shows whether it lets us in
         reason = f"HTTP {error.code}"
     except (OSError, ValueError) as error:
         cause = getattr(error, "reason", error)
@@ -68,16 +64,9 @@ def check_alive(uri: str, *, timeout: float = 4, advice: str = _ADVICE) -> None:
     raise RunError(f"tracking server {hide_secrets(uri)} does not answer ({reason.lower()}): {advice}")
 
 
-def set_environment() -> None:
-    """MLflow's settings, where the user has none. Before other threads read the environment: changing it is
-    not safe beside them."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-
-
 def connect(uri: str) -> MlflowClient:
     """An MLflow client with short patience and without chatter."""
-    set_environment()
+    environment.set_defaults()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
@@ -89,7 +78,7 @@ def connect(uri: str) -> MlflowClient:
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """The experiment of that name, created if need be; several processes may ask at once."""
+    """The experiment of that name, created if need be; several processes may do so at once."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -119,6 +108,29 @@ def one_line(uri: str) -> Iterator[None]:
         raise  # a mistake of ours, which keeps its traceback
     except Exception as error:
         raise RunError(f"tracking server {hide_secrets(uri)}: {first_line(error)}") from error
+
+
+def retry_on(*words: str) -> Callable[[Callable[_Given, _Answer]], Callable[_Given, _Answer]]:
+    """Decorator: call again, within seconds, after an error that holds one of the words."""
+    return tenacity.retry(
+        retry=tenacity.retry_if_exception(lambda error: any(each in str(error) for each in words)),
+        stop=tenacity.stop_after_attempt(20),
+        wait=tenacity.wait_random(0.02, 0.3),
+        reraise=True,
+    )
+
+
+def or_none(call: Callable[[], _Answer], *codes: str) -> _Answer | None:
+    """What the call returns; None where the server answers with one of MLflow's error codes (by default, that
+    there is no such thing)."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return call()
+    except MlflowException as error:
+        if error.error_code in (codes or ("RESOURCE_DOES_NOT_EXIST",)):
+            return None
+        raise
 
 
 def quoted(text: str) -> str:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import tenacity
-
-from imagenette.tracking.client import first_line
+from imagenette.tracking.client import RACES, first_line, retry_on
 from imagenette.tracking.model import deliver_model
 from imagenette.tracking.outbox import Card, Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import DatasetInput, Metric, Run
 
 _TAG_LIMIT = 8000  # characters; MLflow refuses longer values
 _BATCH = 100  # params or tags in one call
 _WORTH_RETRYING = {401, 403, 404, 408, 409, 429}
 """Client errors that pass: credentials and proxies get mended, a run comes back with its database."""
+_Item = TypeVar("_Item")
 
 
 class RefusedError(Exception):
@@ -32,17 +31,9 @@ def deliver(client: MlflowClient, card: Card, output: Path, record: Record) -> N
 
     Raises RefusedError for a record that can never be sent; any other exception is worth another try.
     """
-    handler = _HANDLERS.get(record.kind)
-    if handler is None:
-        raise RefusedError(f"unknown kind {record.kind!r}")
-    again = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_race),
-        stop=tenacity.stop_after_attempt(5),
-        wait=tenacity.wait_random(0.05, 0.5),
-        reraise=True,
-    )
+    assert card.run_id is not None
     try:
-        again(handler, client, card, output, record.body)
+        _send(client, card.run_id, output, record)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise RefusedError(first_line(error)) from error
     except Exception as error:
@@ -68,62 +59,6 @@ def log_missing_params(client: MlflowClient, run: Run, params: dict[str, str]) -
         client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in batch])
 
 
-def _open(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
-    """Params that are missing, tags, the data set: the first record of a run."""
-    assert card.run_id is not None
-    run = client.get_run(card.run_id)
-    log_missing_params(client, run, body["params"])
-    set_tags(client, card.run_id, body["tags"])
-    if not (run.inputs and run.inputs.dataset_inputs):
-        client.log_inputs(card.run_id, [_dataset_input(body["dataset"])])
-
-
-def _resume(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
-    assert card.run_id is not None
-    client.update_run(card.run_id, status="RUNNING")
-    set_tags(client, card.run_id, body["tags"])
-
-
-def _metrics(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
-    """An epoch or a result. The timestamp is the record's own, so a repeat is stored once."""
-    assert card.run_id is not None
-    client.log_batch(card.run_id, metrics=as_metrics(body))
-
-
-def _tags(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
-    assert card.run_id is not None
-    set_tags(client, card.run_id, body["tags"])
-
-
-def _artifact(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
-    assert card.run_id is not None
-    path = output / body["path"]
-    if path.is_dir():
-        client.log_artifacts(card.run_id, str(path), body["folder"] or None)
-    elif path.is_file():
-        client.log_artifact(card.run_id, str(path), body["folder"] or None)
-    else:
-        raise FileNotFoundError(f"{path} is gone")
-
-
-def _end(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
-    assert card.run_id is not None
-    set_tags(client, card.run_id, body["tags"])
-    client.set_terminated(card.run_id, status=body["mlflow_status"], end_time=body["time"])
-
-
-_HANDLERS: dict[str, Callable[[MlflowClient, Card, Path, dict[str, Any]], None]] = {
-    "open": _open,
-    "resume": _resume,
-    "epoch": _metrics,
-    "result": _metrics,
-    "tags": _tags,
-    "artifact": _artifact,
-    "model": deliver_model,
-    "end": _end,
-}
-
-
 def as_metrics(body: dict[str, Any]) -> list[Metric]:
     """`{"metrics": {...}, "timestamp": ms, "step": n}` as MLflow's entities."""
     from mlflow.entities import Metric
@@ -131,7 +66,39 @@ def as_metrics(body: dict[str, Any]) -> list[Metric]:
     return [Metric(key, value, body["timestamp"], body["step"]) for key, value in body["metrics"].items()]
 
 
-def _dataset_input(dataset: dict[str, Any]) -> Any:
+@retry_on(*RACES)  # runs that begin together make the row of their data set in the same moment
+def _send(client: MlflowClient, run_id: str, output: Path, record: Record) -> None:
+    body = record.body
+    match record.kind:
+        case "open":
+            run = client.get_run(run_id)
+            log_missing_params(client, run, body["params"])
+            set_tags(client, run_id, body["tags"])
+            if not (run.inputs and run.inputs.dataset_inputs):
+                client.log_inputs(run_id, [_dataset_input(body["dataset"])])
+        case "resume":
+            client.update_run(run_id, status="RUNNING")
+            set_tags(client, run_id, body["tags"])
+        case "epoch" | "result":  # the timestamp is the record's own, so a repeat is stored once
+            client.log_batch(run_id, metrics=as_metrics(body))
+        case "tags":
+            set_tags(client, run_id, body["tags"])
+        case "artifact":
+            path = output / body["path"]
+            if not path.exists():
+                raise FileNotFoundError(f"{path} is gone")
+            log = client.log_artifacts if path.is_dir() else client.log_artifact
+            log(run_id, str(path), body["folder"] or None)
+        case "model":
+            deliver_model(client, run_id, output / body["path"], body)
+        case "end":
+            set_tags(client, run_id, body["tags"])
+            client.set_terminated(run_id, status=body["mlflow_status"], end_time=body["time"])
+        case kind:
+            raise RefusedError(f"unknown kind {kind!r}")
+
+
+def _dataset_input(dataset: dict[str, Any]) -> DatasetInput:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     remote = "://" in dataset["source"]
@@ -152,13 +119,8 @@ def _dataset_input(dataset: dict[str, Any]) -> Any:
     return DatasetInput(entity, tags=[InputTag("mlflow.data.context", "training")])
 
 
-def _is_race(error: BaseException) -> bool:
-    """Whether another run made the same row (the data set they share) in the same moment: it is there now."""
-    return any(words in str(error) for words in ("UNIQUE constraint failed", "duplicate key value"))
-
-
 def _is_refusal(error: Exception) -> bool:
-    """Whether the server understood and said no; a dead, full or failing one did not."""
+    """Whether the server understood the call and refused it; a dead, full or failing one did not."""
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):
@@ -166,9 +128,6 @@ def _is_refusal(error: Exception) -> bool:
     else:  # requests.HTTPError, from artifact uploads
         status = int(getattr(getattr(error, "response", None), "status_code", 0))
     return 400 <= status < 500 and status not in _WORTH_RETRYING
-
-
-_Item = TypeVar("_Item")
 
 
 def _batches(items: Sequence[_Item]) -> Iterable[Sequence[_Item]]:

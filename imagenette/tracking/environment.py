@@ -1,4 +1,5 @@
-"""What the environment says of MLflow: its variables are read here and nowhere else. Imports no MLflow."""
+"""What the environment holds for MLflow: its variables are read and set here and nowhere else. Imports no
+MLflow."""
 
 from __future__ import annotations
 
@@ -6,6 +7,14 @@ import os
 
 EXPERIMENT = "imagenette"
 """Of runs, unless MLFLOW_EXPERIMENT_NAME names another."""
+_DEFAULTS = {
+    # MLflow's own hold a call to a dead server for four minutes; these for seconds.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
 
 
 def tracking_uri() -> str | None:
@@ -36,3 +45,10 @@ def take_outer_run() -> str | None:
 def without_outer_run(variables: dict[str, str]) -> dict[str, str]:
     """An environment for a process whose runs are its own."""
     return {name: value for name, value in variables.items() if name != "MLFLOW_RUN_ID"}
+
+
+def set_defaults() -> None:
+    """Our settings of MLflow, where the user has none. To be called before other threads read the
+    environment: changing it is not safe beside them."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)

@@ -1,4 +1,5 @@
-"""Artifacts on their way from the server: what is missing is told apart from a server that fails."""
+"""Artifacts fetched from the server. A missing one is an InputError; a server that fails keeps its own
+error."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ def _download(client: MlflowClient, address: str, folder: str) -> Path:
     from mlflow.artifacts import download_artifacts
 
     try:
-        got = download_artifacts(artifact_uri=address, dst_path=folder, tracking_uri=client.tracking_uri)
-        path = Path(got)
+        local = download_artifacts(artifact_uri=address, dst_path=folder, tracking_uri=client.tracking_uri)
+        path = Path(local)
     except Exception as error:
         if not _is_missing(error):
             raise

@@ -7,72 +7,107 @@ environment names, is never used.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from imagenette.errors import InputError
-from imagenette.records import Epoch
-from imagenette.tracking import RunHeader
-from imagenette.tracking.client import check_alive, resolve_uri, set_environment
+from imagenette.records import Epoch, now_ms
+from imagenette.results import Status
+from imagenette.tracking import Tracker, environment
+from imagenette.tracking.client import check_alive, resolve_uri
 from imagenette.tracking.outbox import Card, Outbox, holds_run, read_card
+from imagenette.tracking.outer_run import hand_over
 from imagenette.tracking.provenance import process_tags, source_tags
-from imagenette.tracking.runs import UID, hand_over, reach
+from imagenette.tracking.runs import UID, reach
 from imagenette.tracking.sender import Sender
 
-MLFLOW_STATUS = {"finished": "FINISHED", "preempted": "KILLED", "pruned": "KILLED"}
-"""MLflow's word for ours; any other is FAILED."""
 _PREEMPTED_FLUSH_SECONDS = 8.0
 """A stopped job has little time before SIGKILL, and its resume sends the rest."""
+_MODEL_TAGS = {"mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"}
 
 
-class MlflowTracker:
-    """See `imagenette.tracking.Tracker`."""
+class MlflowTracker(Tracker):
+    """Opens the run of the folder `output`, or goes on with it.
 
-    lost = False
+    MLflow's import alone takes about as long as torch's, and a training's first steps need nothing of it. So
+    the run is found or made in a thread, which starts with `begin`, after the first step (it would otherwise
+    wait for Python's lock), or with the first record. Every call but `begin` and `lost` waits for the run and
+    raises what kept it from being opened. Whichever thread calls first, it is opened once: the watch over
+    other hosts may have to close the tracker while the training's own thread hangs.
+    """
 
-    def __init__(self, outbox: Outbox, sender: Sender | None) -> None:
-        self._outbox, self._sender = outbox, sender
-        self._epochs = {r.body["step"]: r.body for r in outbox.records if r.kind == "epoch"}
-        results = [r.body for r in outbox.records if r.kind == "result"]
-        self._last_result = max(((r["step"], r["timestamp"]) for r in results), default=(0, 0))
+    def __init__(
+        self,
+        output: Path,
+        card: Card,
+        *,
+        tracking_uri: str | None,
+        offline: bool,
+        files: Sequence[Path] = (),
+        history: Sequence[Epoch] = (),
+    ) -> None:
+        """Raises what needs no MLflow: RunError, in one line and within 10 s, if the server is dead;
+        InputError if the folder belongs to a process that still trains.
+
+        card: of a new run; an older run keeps its own. files, history: artifacts and epochs that are recorded
+        as soon as the run is open; the checkpoint is ahead of the tracker, never behind.
+        """
+        environment.set_defaults()
+        self._outer_run_id = environment.take_outer_run()
+        stored_uri = read_card(output).tracking_uri if holds_run(output) else None
+        self._uri = resolve_uri(tracking_uri or environment.tracking_uri() or stored_uri)
+        self._offline = offline
+        if not offline:
+            check_alive(self._uri)  # before a folder or a run is made
+        self._card, self._files, self._history = card, list(files), list(history)
         self._lock = threading.Lock()
-        self._open = True
+        self._opening: Future[Sender | None] | None = None
+        self._closed = False
+        self._outbox = Outbox(output)
+        old, outer = self._outbox.card, self._outer_run_id
+        records = self._outbox.records
+        if old is None or not records:  # a run that was never opened gets a new card
+            uid = old.uid if old else card.uid
+            self._outbox.write_card(replace(card, uid=uid, run_id=outer, adopted=outer is not None))
+        elif old.run_id is None and outer:
+            self._outbox.update_card(run_id=outer, adopted=True)
+        self._epochs = {r.body["step"]: r.body for r in records if r.kind == "epoch"}
+        results = [r.body for r in records if r.kind == "result"]
+        self._last_result = max(((r["step"], r["timestamp"]) for r in results), default=(0, 0))
 
     @property
     def run_id(self) -> str | None:
+        self._opened()
         return self._outbox.card.run_id if self._outbox.card else None
 
+    @property
+    def lost(self) -> bool:
+        opening = self._opening
+        return opening is not None and opening.done() and opening.exception() is not None
+
     def begin(self) -> None:
-        pass
+        self._begun()
 
     def log(self, epoch: Epoch) -> None:
-        with self._lock:
-            if epoch.index in self._epochs:
-                return
-            body = {
-                "step": epoch.index,
-                "timestamp": epoch.timestamp,
-                "metrics": finite(epoch.metrics()),
-            }
-            self._outbox.append("epoch", **body)
-            self._epochs[epoch.index] = body
+        self._opened()
+        self._log(epoch)
 
     def tag(self, **tags: str) -> None:
+        self._opened()
         self._outbox.append("tags", tags=tags)
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        self._outbox.append("artifact", path=self._kept(path), folder=folder)
+        self._opened()
+        self._artifact(path, folder)
 
     def model(self, name: str, path: Path, *, step: int, metrics: dict[str, float]) -> None:
-        epoch = self._epochs.get(step, {"timestamp": _milliseconds(), "metrics": {}})
+        self._opened()
+        epoch = self._epochs.get(step, {"timestamp": now_ms(), "metrics": {}})
         opened: dict[str, Any] = next(
             (r.body for r in self._outbox.records if r.kind == "open"), {"params": {}, "tags": {}}
         )
@@ -89,33 +124,87 @@ class MlflowTracker:
         )
 
     def result(self, metrics: dict[str, float], step: int) -> None:
+        self._opened()
         # MLflow shows the value with the highest (step, timestamp): a later call must have a higher one.
         last_step, last_timestamp = self._last_result
-        step, timestamp = max(step, last_step), max(_milliseconds(), last_timestamp + 1)
+        step, timestamp = max(step, last_step), max(now_ms(), last_timestamp + 1)
         self._last_result = step, timestamp
         self._outbox.append("result", metrics=finite(metrics), step=step, timestamp=timestamp)
 
-    def close(self, status: str, description: str | None = None) -> int:
-        if not self._open:
+    def close(self, status: Status, description: str | None = None) -> int:
+        sender = self._opened()
+        if self._closed:
             return self._outbox.lacking
-        self._open = False
+        self._closed = True
         note = {"mlflow.note.content": description} if description else {}
         self._outbox.append(
-            "end",
-            tags={"status": status, **note},
-            mlflow_status=MLFLOW_STATUS.get(status, "FAILED"),
-            time=_milliseconds(),
+            "end", tags={"status": status, **note}, mlflow_status=status.mlflow, time=now_ms()
         )
-        if self._sender:
-            preempted = status == "preempted"
-            seconds = flush_seconds()
-            self._sender.flush(
-                min(seconds, _PREEMPTED_FLUSH_SECONDS) if preempted else seconds, strict=preempted
-            )
-            self._sender.stop()
+        if sender:
+            sender.flush(most=_PREEMPTED_FLUSH_SECONDS if status == Status.PREEMPTED else None)
         lacking = self._outbox.lacking
         self._outbox.close()
         return lacking
+
+    def _begun(self) -> Future[Sender | None]:
+        with self._lock:
+            if self._opening is None:
+                thread = ThreadPoolExecutor(1, thread_name_prefix="imagenette-opening")
+                self._opening = thread.submit(self._open)
+                thread.shutdown(wait=False)  # takes no more work; the thread ends with its one
+            return self._opening
+
+    def _opened(self) -> Sender | None:
+        """Waits for the run; its sender, None where no server is to be reached."""
+        return self._begun().result()
+
+    def _open(self) -> Sender | None:
+        try:
+            sender = None
+            if not self._offline:
+                client, card = reach(self._outbox, self._uri)
+                assert card.run_id is not None
+                if self._outer_run_id and self._outer_run_id != card.run_id:
+                    hand_over(client, self._outer_run_id, card.run_id)
+                sender = Sender(client, self._outbox, card, heartbeat=True)
+            self._record_opening()
+            for path in self._files:
+                self._artifact(path)
+            for epoch in self._history:
+                self._log(epoch)
+        except BaseException:
+            self._outbox.close()
+            raise
+        if sender:
+            sender.start()
+        return sender
+
+    def _record_opening(self) -> None:
+        card = self._outbox.card
+        assert card is not None
+        alive = {**process_tags(), "status": Status.RUNNING}
+        if self._outbox.records:
+            trial = {name: text for name, text in self._card.tags.items() if name == "trial"}
+            self._outbox.append("resume", tags={**alive, **trial})  # each attempt has its own trial
+            return
+        source = source_tags()
+        if card.adopted:  # `mlflow run` knows better where the code came from
+            source = {key: value for key, value in source.items() if not key.startswith("mlflow.")}
+        parent = {"mlflow.parentRunId": card.parent_run_id} if card.parent_run_id else {}
+        known = {UID: card.uid, "data_digest": card.dataset["digest"], "mlflow.runName": card.run_name}
+        tags = {**source, **alive, **parent, **known, **card.tags}
+        self._outbox.append("open", params=card.params, tags=tags, dataset=card.dataset)
+
+    def _log(self, epoch: Epoch) -> None:
+        with self._lock:
+            if epoch.index not in self._epochs:
+                metrics = finite(epoch.metrics())
+                body = {"step": epoch.index, "timestamp": epoch.timestamp, "metrics": metrics}
+                self._outbox.append("epoch", **body)
+                self._epochs[epoch.index] = body
+
+    def _artifact(self, path: Path, folder: str = "") -> None:
+        self._outbox.append("artifact", path=self._kept(path), folder=folder)
 
     def _kept(self, path: Path) -> str:
         """The path inside the output folder, so that the folder can be moved; copied in if outside."""
@@ -130,112 +219,6 @@ class MlflowTracker:
         return path.relative_to(self._outbox.output).as_posix()
 
 
-_MODEL_TAGS = {"mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"}
-
-
-def open_mlflow_tracker(
-    output: Path, header: RunHeader, *, tracking_uri: str | None, offline: bool, resume: bool
-) -> Callable[[], MlflowTracker]:
-    """See `imagenette.tracking.begin_tracker`."""
-    set_environment()
-    outer_run_id = os.environ.pop("MLFLOW_RUN_ID", None)  # so that no fluent call adopts it
-    stored_uri = read_card(output).tracking_uri if holds_run(output) else None
-    uri = resolve_uri(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or stored_uri)
-    if not offline:
-        check_alive(uri)  # before a folder or a run is made, and before MLflow's import
-    outbox = Outbox(output)
-
-    def reach_run() -> MlflowTracker:
-        with _closed_on_failure(outbox):
-            sender = None if offline else _sender(outbox, uri, outer_run_id)
-            _record_opening(outbox, header)
-            if sender:
-                sender.start()
-            return MlflowTracker(outbox, sender)
-
-    with _closed_on_failure(outbox):
-        card = outbox.card
-        if card and outbox.records and not resume:
-            raise InputError(
-                f"output={output} already holds run {card.run_id or card.uid}: "
-                "resume it, or name another folder"
-            )
-        if card is None or not outbox.records:
-            outbox.introduce(_card(header, card.uid if card else None, outer_run_id))
-        elif card.run_id is None and outer_run_id:
-            outbox.learn(run_id=outer_run_id, adopted=True)
-        return reach_run
-
-
-@contextmanager
-def _closed_on_failure(outbox: Outbox) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        outbox.close()
-        raise
-
-
-def flush_seconds() -> float:
-    """IMAGENETTE_FLUSH_SECONDS: how long `close` waits for a server that takes nothing; 30."""
-    return float(os.environ.get("IMAGENETTE_FLUSH_SECONDS") or 30)
-
-
-def _card(header: RunHeader, uid: str | None, outer_run_id: str | None) -> Card:
-    return Card(
-        uid=uid or uuid.uuid4().hex,
-        experiment=header.experiment,
-        run_name=header.run_name,
-        tags=header.tags,
-        start_time=_milliseconds(),
-        parent_run_id=header.parent_run_id,
-        run_id=outer_run_id,
-        adopted=outer_run_id is not None,
-    )
-
-
-def _sender(outbox: Outbox, uri: str, outer_run_id: str | None) -> Sender:
-    client, card = reach(outbox, uri)
-    assert card.run_id is not None
-    if outer_run_id and outer_run_id != card.run_id:
-        hand_over(client, outer_run_id, card.run_id)
-    return Sender(client, outbox, card, heartbeat=True)
-
-
-def _record_opening(outbox: Outbox, header: RunHeader) -> None:
-    card = outbox.card
-    assert card is not None
-    alive = {**process_tags(), "status": "running"}
-    if outbox.records:
-        trial = {
-            name: text for name, text in header.tags.items() if name == "trial"
-        }  # each attempt has its own
-        outbox.append("resume", tags={**alive, **trial})
-        return
-    source = source_tags()
-    if card.adopted:  # `mlflow run` knows better where the code came from
-        source = {key: value for key, value in source.items() if not key.startswith("mlflow.")}
-    parent = {"mlflow.parentRunId": card.parent_run_id} if card.parent_run_id else {}
-    outbox.append(
-        "open",
-        params=header.params,
-        tags={
-            **source,
-            **alive,
-            **parent,
-            UID: card.uid,
-            "data_digest": header.dataset.digest,
-            "mlflow.runName": header.run_name,
-            **header.tags,
-        },
-        dataset=asdict(header.dataset),
-    )
-
-
 def finite(metrics: dict[str, float]) -> dict[str, Any]:
     """MLflow stores inf as 1.8e308, which then wins every search for the best; NaN it keeps as NaN."""
     return {key: float(value) if math.isfinite(value) else math.nan for key, value in metrics.items()}
-
-
-def _milliseconds() -> int:
-    return time.time_ns() // 1_000_000

@@ -12,46 +12,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagenette.tracking.client import pages
-from imagenette.tracking.outbox import Card
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import LoggedModel, Run
 
 DIGEST = "imagenette.digest"
 
 
-def deliver_model(client: MlflowClient, card: Card, output: Path, body: dict[str, Any]) -> None:
+def deliver_model(client: MlflowClient, run_id: str, path: Path, body: dict[str, Any]) -> None:
     """Create, upload, finalize, link to the run at its step, and give it its metrics."""
-    assert card.run_id is not None
-    path = output / body["path"]
     if not (path / "MLmodel").is_file():
         raise FileNotFoundError(f"{path} holds no model")
-    model = _claim(client, card, body, digest=_digest(path))
+    run = client.get_run(run_id)
+    model = _find_or_create(client, run, body, digest=_digest(path))
     if model.status != "READY":
-        _introduce(path, model, card.run_id)
+        _write_owner(path, model, run_id)
         client.log_model_artifacts(model.model_id, str(path))
         client.finalize_logged_model(model.model_id, "READY")
-    _link(client, card.run_id, model, step=body["step"])
-    _measure(client, card.run_id, model, body)
+    _link(client, run, model, step=body["step"])
+    _log_metrics(client, run_id, model, body)
 
 
-def _claim(client: MlflowClient, card: Card, body: dict[str, Any], *, digest: str) -> LoggedModel:
+def models_of(client: MlflowClient, run: Run, name: str) -> list[LoggedModel]:
+    """The logged models of that name that a run has, the newest first."""
+    ids, query = [run.info.experiment_id], f"name = '{name}' AND source_run_id = '{run.info.run_id}'"
+    return list(pages(lambda token: client.search_logged_models(ids, filter_string=query, page_token=token)))
+
+
+def _find_or_create(client: MlflowClient, run: Run, body: dict[str, Any], *, digest: str) -> LoggedModel:
     """The run's model of that name and content, made if need be; other unfinished ones are deleted."""
-    assert card.run_id is not None
-    assert card.experiment_id is not None
-    whose = client, card.experiment_id, card.run_id, body["name"]
-    ours = models_of(*whose)
+    ours = models_of(client, run, body["name"])
     if not any(model.tags.get(DIGEST) == digest for model in ours):
         client.create_logged_model(
-            card.experiment_id,
+            run.info.experiment_id,
             name=body["name"],
-            source_run_id=card.run_id,
+            source_run_id=run.info.run_id,
             tags={DIGEST: digest, **body["tags"]},
             params=body["params"],
             model_type="image-classification",
         )
-        ours = models_of(*whose)  # a repeated POST may have made two
+        ours = models_of(client, run, body["name"])  # a repeated POST may have made two
     same = [model for model in ours if model.tags.get(DIGEST) == digest]
     chosen = next((model for model in same if model.status == "READY"), same[-1])  # else the oldest
     for model in ours:
@@ -60,17 +61,7 @@ def _claim(client: MlflowClient, card: Card, body: dict[str, Any], *, digest: st
     return chosen
 
 
-def models_of(client: MlflowClient, experiment_id: str, run_id: str, name: str) -> list[LoggedModel]:
-    """The logged models of that name that a run has, the newest first."""
-    query = f"name = '{name}' AND source_run_id = '{run_id}'"
-    return list(
-        pages(
-            lambda token: client.search_logged_models([experiment_id], filter_string=query, page_token=token)
-        )
-    )
-
-
-def _introduce(path: Path, model: LoggedModel, run_id: str) -> None:
+def _write_owner(path: Path, model: LoggedModel, run_id: str) -> None:
     """Write into MLmodel whose model it is, as `Model.log` does."""
     from mlflow.models import Model
 
@@ -83,16 +74,15 @@ def _introduce(path: Path, model: LoggedModel, run_id: str) -> None:
     (path / "MLmodel.new").replace(path / "MLmodel")
 
 
-def _link(client: MlflowClient, run_id: str, model: LoggedModel, *, step: int) -> None:
+def _link(client: MlflowClient, run: Run, model: LoggedModel, *, step: int) -> None:
     from mlflow.entities import LoggedModelOutput
 
-    outputs = client.get_run(run_id).outputs
-    linked = {output.model_id for output in outputs.model_outputs} if outputs else set()
+    linked = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
     if model.model_id not in linked:  # the server would add a second line
-        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=step)])
+        client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=step)])
 
 
-def _measure(client: MlflowClient, run_id: str, model: LoggedModel, body: dict[str, Any]) -> None:
+def _log_metrics(client: MlflowClient, run_id: str, model: LoggedModel, body: dict[str, Any]) -> None:
     from mlflow.entities import Metric
 
     known = {metric.key for metric in client.get_logged_model(model.model_id).metrics or []}
@@ -107,7 +97,7 @@ def _measure(client: MlflowClient, run_id: str, model: LoggedModel, body: dict[s
 
 
 def _digest(path: Path) -> str:
-    """Of the weights, and of everything if there are none; MLmodel changes when it is introduced."""
+    """Of the weights, or of every file if there are none, but MLmodel, into which the owner is written."""
     digest = hashlib.sha256()
     files = [path / "weights.safetensors"]
     if not files[0].is_file():

@@ -6,7 +6,7 @@
     outbox/refused.jsonl  records the server would not take, each with its reason
     outbox/lock           held by the process that writes
 
-Knows nothing of MLflow, threads' business or what the records mean.
+Knows neither MLflow nor what the records mean.
 """
 
 from __future__ import annotations
@@ -15,29 +15,37 @@ import fcntl
 import json
 import os
 import threading
+import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Self
 
 from imagenette.errors import InputError, RunError
 from imagenette.files import sync_folder, write_whole
+from imagenette.records import now_ms
 
 FOLDER = "outbox"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Who a run is, wherever its records end up."""
+    """Who a run is, wherever its records end up, and what it opens with."""
 
-    uid: str
-    """Ours, made before any server is asked; the tag `imagenette.uid` finds the run again."""
     experiment: str
     run_name: str
     tags: dict[str, str]
-    start_time: int
-    """Milliseconds since 1970."""
     parent_run_id: str | None = None
+    params: dict[str, str] = field(default_factory=dict)
+    """Canonical text of every knob. Under `mlflow run` the raw text logged there stays. Not in run.json: the
+    first record holds it."""
+    dataset: dict[str, Any] = field(default_factory=dict)
+    """The data it is trained on, MLflow's one data set input: `name`, `digest` (64 hex digits), `source` (a
+    path or an address), `train_images`, `test_images`, `classes`, `side` (pixels). Not in run.json either."""
+    uid: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Ours, made before any server is reached; the tag `imagenette.uid` finds the run again."""
+    start_time: int = field(default_factory=now_ms)
+    """Milliseconds since 1970."""
     tracking_uri: str | None = None
     run_id: str | None = None
     experiment_id: str | None = None
@@ -70,11 +78,7 @@ class Outbox:
         sync_folder(self.folder)
         self._acked = min(_read_count(self.folder / "acked"), len(self._records))
         self.refused = len(read_refused(output))
-        self._card = read_card(output) if holds_run(output) else None
-
-    @property
-    def card(self) -> Card | None:
-        return self._card
+        self.card = read_card(output) if holds_run(output) else None
 
     @property
     def records(self) -> list[Record]:
@@ -92,16 +96,17 @@ class Outbox:
         """Records the server has not got: pending and refused."""
         return self.pending + self.refused
 
-    def introduce(self, card: Card) -> Card:
+    def write_card(self, card: Card) -> Card:
         """Write down who the run is."""
-        write_whole(self.folder / "run.json", json.dumps(asdict(card), indent=1))
-        self._card = card
+        known = {name: value for name, value in asdict(card).items() if name not in ("params", "dataset")}
+        write_whole(self.folder / "run.json", json.dumps(known, indent=1))
+        self.card = card
         return card
 
-    def learn(self, **known: Any) -> Card:
-        """Write down what a server told about the run, its id above all."""
-        assert self._card is not None
-        return self.introduce(replace(self._card, **known))
+    def update_card(self, **known: Any) -> Card:
+        """Write down what a server answered about the run, its id above all."""
+        assert self.card is not None
+        return self.write_card(replace(self.card, **known))
 
     def append(self, kind: str, **body: Any) -> None:
         """Add a record; when this returns it is on disk. Raises RunError when the disk is full."""
@@ -112,7 +117,8 @@ class Outbox:
                 self._file.flush()
                 os.fsync(self._file.fileno())
             except OSError as error:
-                self._file = _reopened_at(self.folder / "records.jsonl", start)
+                os.truncate(self.folder / "records.jsonl", start)
+                self._file = (self.folder / "records.jsonl").open("ab")
                 raise RunError(f"cannot record to {self.folder}: {error.strerror}") from error
             self._records.append(Record(len(self._records), kind, body))
             self.changed.notify_all()
@@ -172,54 +178,50 @@ def read_card(output: Path) -> Card:
 
 def read_refused(output: Path) -> list[tuple[int, str]]:
     """(line number, reason) of every refused record."""
-    path = output / FOLDER / "refused.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [(entry["seq"], entry["reason"]) for entry in map(_parsed, lines) if "seq" in entry]
+    entries = map(_parsed, _lines(output / FOLDER / "refused.jsonl"))
+    return [(entry["seq"], entry["reason"]) for entry in entries if "seq" in entry]
 
 
 def count_lacking(output: Path) -> int:
     """Records of a folder that no server has, without taking its lock."""
-    path = output / FOLDER / "records.jsonl"
-    total = path.read_bytes().count(b"\n") if path.exists() else 0
-    return max(0, total - _read_count(output / FOLDER / "acked")) + len(read_refused(output))
+    pending = len(_lines(output / FOLDER / "records.jsonl")) - _read_count(output / FOLDER / "acked")
+    return max(0, pending) + len(read_refused(output))
+
+
+def count_epochs(output: Path) -> int:
+    """Epochs recorded so far, without taking the lock; a line being written is not counted."""
+    return sum(_parsed(line).get("kind") == "epoch" for line in _lines(output / FOLDER / "records.jsonl"))
 
 
 def is_held(output: Path) -> bool:
     """Whether a process, on whatever machine, writes into the folder's outbox now."""
     path = output / FOLDER / "lock"
-    if not path.exists():
-        return False
-    with path.open("a+") as file:
-        try:
-            _take(file)
-        except OSError:
-            return True
+    try:
+        if path.exists():
+            _lock(path, output).close()
+    except InputError:
+        return True
     return False
 
 
-def count_epochs(output: Path) -> int:
-    """Epochs recorded so far, without taking the lock; a line being written is not counted."""
-    path = output / FOLDER / "records.jsonl"
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    return sum(_parsed(line).get("kind") == "epoch" for line in lines)
+def _lines(path: Path) -> list[bytes]:
+    """The lines of a file that end with a newline; none where there is no file."""
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
 
 def _whole_lines(path: Path) -> Iterator[Record]:
     """Every whole record. A last line cut short by a power cut is dropped, and cut off the file."""
-    raw = path.read_bytes() if path.exists() else b""
-    lines = raw.split(b"\n")
-    torn = lines.pop()  # b"" when the file ends with its newline
+    lines = _lines(path)
     while lines and "kind" not in _parsed(lines[-1]):  # some file systems leave zeros or half a block
-        torn = lines.pop() + b"\n" + torn
-    if torn:
-        with path.open("r+b") as file:
-            file.truncate(len(raw) - len(torn))
+        lines.pop()
+    if path.exists():
+        os.truncate(path, sum(len(line) + 1 for line in lines))
     for seq, line in enumerate(lines):
         body = _parsed(line)
         yield Record(seq, body.pop("kind", "unreadable"), body)
 
 
-def _parsed(line: bytes | str) -> dict[str, Any]:
+def _parsed(line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except ValueError:
@@ -234,22 +236,12 @@ def _read_count(path: Path) -> int:
         return 0
 
 
-def _reopened_at(path: Path, size: int) -> Any:
-    with path.open("r+b") as file:
-        file.truncate(size)
-    return path.open("ab")
-
-
-def _take(file: IO[str]) -> None:
-    """A POSIX record lock, not flock: forked loader workers do not inherit it, so it dies with us. OSError
-    where another process has it."""
-    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _lock(path: Path, output: Path) -> Any:
+def _lock(path: Path, output: Path) -> IO[str]:
+    """A POSIX record lock, not flock: forked loader workers do not inherit it, so it dies with us. InputError
+    where another process holds it."""
     file = path.open("a+")
     try:
-        _take(file)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.seek(0)
         holder = file.read().strip() or "unknown"

@@ -1,31 +1,46 @@
-"""The run that `mlflow run` made for a command that trains nothing: it says what came of it, and no fluent
-call adopts it."""
+"""The run that `mlflow run` made before any of our code ran, where the work is not that run's own: its
+description says where the work went on, or what came of a command that trains nothing. No fluent call adopts
+it."""
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError, RunError
+from imagenette.results import Status
+from imagenette.tracking.client import first_line
 from imagenette.tracking.deliver import set_tags
+from imagenette.tracking.environment import take_outer_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
 @contextmanager
-def launched(client: MlflowClient, role: str) -> Iterator[Callable[[str], None]]:
-    """Gives a function that puts words into that run; an InputError or RunError inside is put there too."""
-    run_id = os.environ.pop("MLFLOW_RUN_ID", None)
+def outer_run(client: MlflowClient, role: str) -> Iterator[Callable[[str], None]]:
+    """Gives a function that describes that run in a text; an InputError or RunError inside describes it
+    too."""
+    run_id = take_outer_run()
 
-    def tell(words: str) -> None:
+    def describe(text: str) -> None:
         if run_id:
-            set_tags(client, run_id, {"role": role, "mlflow.note.content": words})
+            set_tags(client, run_id, {"role": role, "mlflow.note.content": text})
 
     try:
-        yield tell
+        yield describe
     except (InputError, RunError) as error:
-        tell(str(error))
+        describe(str(error))
         raise
+
+
+def hand_over(client: MlflowClient, outer_run_id: str, run_id: str) -> None:
+    """Mark the run `mlflow run` made as the mere launcher of the run, already there, that goes on."""
+    note = f"Launcher only: the work went on in run {run_id}."
+    tags = {"resumed_run": run_id, "role": "launcher", "mlflow.note.content": note}
+    try:
+        set_tags(client, outer_run_id, {"status": Status.RESUMED, **tags})
+    except Exception as error:  # best effort: the work itself is not touched by it
+        print(f"imagenette: could not mark launcher run {outer_run_id}: {first_line(error)}", file=sys.stderr)

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from tenacity import retry, stop_after_attempt, wait_random
 
 from imagenette.errors import InputError, RunError, hide_secrets
+from imagenette.results import Status
 from imagenette.tracking.claim import parent_of
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, resolve_uri
 from imagenette.tracking.deliver import as_metrics, log_missing_params, set_tags
-from imagenette.tracking.lookup import end_lost
-from imagenette.tracking.mlflow_tracker import MLFLOW_STATUS, finite
+from imagenette.tracking.mlflow_tracker import finite
 from imagenette.tracking.outbox import Card, Outbox, count_lacking, holds_run, read_card, read_refused
 from imagenette.tracking.provenance import process_tags, source_tags
 from imagenette.tracking.reuse import Reusable, find_reusable
 from imagenette.tracking.runs import UID, create_run, find_run, get_run
-from imagenette.tracking.sync import sync_one
+from imagenette.tracking.sync import end_lost, sync_one
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,7 +108,7 @@ class StudyRun:
             if not reason:
                 self._forget_reason()
             set_tags(self._client, self.run_id, {"status": status, **why, **note})
-            self._client.set_terminated(self.run_id, status=MLFLOW_STATUS.get(status, "FAILED"))
+            self._client.set_terminated(self.run_id, status=Status(status).mlflow)
             return True
 
         return bool(self._attempt(end))

@@ -11,11 +11,10 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 
 import psutil
 
-PACKAGE = Path(__file__).resolve().parent.parent
+from imagenette.files import PACKAGE
 
 
 def source_tags() -> dict[str, str]:
@@ -65,9 +64,9 @@ def git_dirty() -> bool:
     return bool(_git("status", "--porcelain", "--untracked-files=no"))
 
 
-def reproduce_command(knobs: Mapping[str, str], *, verb: str = "train") -> str:
-    """The command that repeats a run: check out the commit, then this. `knobs`: those not default."""
-    command = shlex.join(["imagenette", verb, *(f"--{name}={value}" for name, value in knobs.items())])
+def reproduce_command(knobs: Mapping[str, str]) -> str:
+    """The command that trains a run again. knobs: canonical text of those it was trained with."""
+    command = shlex.join(["imagenette", "train", *(f"--{name}={value}" for name, value in knobs.items())])
     commit = git_commit()
     return f"git checkout {commit} && {command}" if commit else command
 

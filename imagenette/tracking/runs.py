@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagenette.errors import RunError
-from imagenette.tracking.client import connect, experiment_id, first_line, one_line
+from imagenette.errors import InputError, RunError
+from imagenette.results import Status
+from imagenette.tracking.client import check_alive, connect, experiment_id, one_line, or_none, resolve_uri
 from imagenette.tracking.outbox import Card, Outbox
 from imagenette.tracking.provenance import process_tags
 
@@ -21,11 +23,11 @@ def reach(outbox: Outbox, uri: str) -> tuple[MlflowClient, Card]:
     """Connect, and find or make the run; any failure of the server here is one line."""
     with one_line(uri):
         client = connect(uri)
-        return client, ensure_run(client, outbox, uri)
+        return client, _ensure_run(client, outbox, uri)
 
 
-def ensure_run(client: MlflowClient, outbox: Outbox, uri: str) -> Card:
-    """The card with its run's id on the server `uri`. Raises RunError if the run cannot be had.
+def _ensure_run(client: MlflowClient, outbox: Outbox, uri: str) -> Card:
+    """The card with its run's id on the server `uri`. Raises RunError if the run cannot be found or made.
 
     A run the server does not know (another server, or its database was lost) is made anew there,
     and every record goes to it again.
@@ -42,31 +44,12 @@ def ensure_run(client: MlflowClient, outbox: Outbox, uri: str) -> Card:
         run = find_run(client, card) or create_run(client, card)
     if run.info.lifecycle_stage != "active":
         raise RunError(f"run {run.info.run_id} on {uri} is deleted: restore it, or use another output folder")
-    return outbox.learn(run_id=run.info.run_id, experiment_id=run.info.experiment_id, tracking_uri=uri)
-
-
-def hand_over(client: MlflowClient, outer_run_id: str, run_id: str) -> None:
-    """Mark the run `mlflow run` made as the mere launcher of the run, already there, that goes on."""
-    from mlflow.entities import RunTag
-
-    note = f"Launcher only: the work went on in run {run_id}."
-    tags = {"status": "resumed", "resumed_run": run_id, "role": "launcher", "mlflow.note.content": note}
-    try:
-        client.log_batch(outer_run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-    except Exception as error:  # best effort: the work itself is not touched by it
-        print(f"imagenette: could not mark launcher run {outer_run_id}: {first_line(error)}", file=sys.stderr)
+    return outbox.update_card(run_id=run.info.run_id, experiment_id=run.info.experiment_id, tracking_uri=uri)
 
 
 def get_run(client: MlflowClient, run_id: str) -> Run | None:
     """None where the server knows no such run; a deleted one it knows."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
+    return or_none(lambda: client.get_run(run_id))
 
 
 def find_run(client: MlflowClient, card: Card) -> Run | None:
@@ -83,8 +66,8 @@ def find_run(client: MlflowClient, card: Card) -> Run | None:
 
 def create_run(client: MlflowClient, card: Card) -> Run:
     """Make the card's run, in its experiment and under its parent."""
-    # process_tags come with the run's first breath: a run orphaned a moment later can be mended.
-    tags = {UID: card.uid, **card.tags, **process_tags(), "status": "running"}
+    # process_tags are there from the start: `doctor` can mend a run orphaned a moment later.
+    tags = {UID: card.uid, **card.tags, **process_tags(), "status": Status.RUNNING}
     if card.parent_run_id:
         tags["mlflow.parentRunId"] = card.parent_run_id
     created = client.create_run(
@@ -92,3 +75,18 @@ def create_run(client: MlflowClient, card: Card) -> Run:
     )
     # MLflow repeats a POST whose answer was lost, so one call can make two runs.
     return find_run(client, card) or created
+
+
+def output_of(run_id: str, tracking_uri: str | None) -> Path:
+    """The output folder of a run, to resume it from. InputError if there is no such run or folder here."""
+    uri = resolve_uri(tracking_uri)
+    check_alive(uri)
+    with one_line(uri):
+        run = get_run(connect(uri), run_id)
+    if run is None:
+        raise InputError(f"resume={run_id}: no such run on {uri}")
+    output = run.data.tags.get("output")
+    if output is None or not Path(output).is_dir():
+        where = f"{output} on host {run.data.tags.get('host', 'unknown')}" if output else "no folder"
+        raise InputError(f"resume={run_id}: its checkpoints lie in {where}, which is not here")
+    return Path(output)

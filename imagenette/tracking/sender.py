@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ _SLOWEST_UPLOAD = 2e6
 
 
 class Sender(threading.Thread):
-    """Delivers an outbox's pending records until stopped. A daemon: it never holds a process up."""
+    """Delivers an outbox's pending records until flushed. A daemon: it never holds a process up."""
 
     def __init__(self, client: MlflowClient, outbox: Outbox, card: Card, *, heartbeat: bool) -> None:
         super().__init__(name="imagenette-sender", daemon=True)
@@ -38,42 +39,39 @@ class Sender(threading.Thread):
         wait = _FIRST_WAIT
         while not self._stopping.is_set():
             record = self._next()
-            if record is None:
-                self._beat()
-                continue
             try:
-                self._send(record)
+                if record is not None:
+                    self._send(record)
             except Exception as error:  # whatever it is, the record waits on disk and training goes on
-                self._say_once(first_line(error))
+                self._warn_once(first_line(error))
                 self._stopping.wait(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
             else:
                 wait = _FIRST_WAIT
                 self._beat()
 
-    def flush(self, seconds: float, *, strict: bool = False) -> int:
-        """Wait until all is delivered, or nothing was for so many seconds; the number still pending.
+    def flush(self, *, most: float | None = None) -> None:
+        """Wait until all is delivered, or nothing was for IMAGENETTE_FLUSH_SECONDS (30); then stop the
+        thread.
 
-        An upload under way on a server that answers gets longer, by its size, unless `strict`.
+        An upload under way on a server that answers gets longer, by its size. most: seconds in all, whatever
+        the server does meanwhile.
         """
+        seconds = float(os.environ.get("IMAGENETTE_FLUSH_SECONDS") or 30)
         start = time.monotonic()
         while self._outbox.pending and self.is_alive():
-            since = start if strict else max(start, self._last_good)
-            grace = 0.0 if strict or self.problem else self._upload_seconds()
-            left = since + seconds + grace - time.monotonic()
-            if left <= 0:
+            end = max(start, self._last_good) + seconds + (0 if self.problem else self._upload_seconds())
+            if most is not None:
+                end = start + min(most, seconds)
+            if end <= time.monotonic():
                 break
             with self._outbox.changed:
-                self._outbox.changed.wait(min(left, 0.5))
-        return self._outbox.pending
-
-    def stop(self) -> None:
-        """Stop after the call under way; waits for it a second at most."""
+                self._outbox.changed.wait(min(end - time.monotonic(), 0.5))
         self._stopping.set()
         with self._outbox.changed:
             self._outbox.changed.notify_all()
         if self.is_alive():
-            self.join(timeout=1)
+            self.join(timeout=1)  # for the call under way
 
     def _next(self) -> Record | None:
         with self._outbox.changed:
@@ -102,9 +100,9 @@ class Sender(threading.Thread):
         try:
             self._client.set_tag(self._card.run_id, "heartbeat", now())
         except Exception as error:  # the next one may come through; no record is lost by it
-            self._say_once(first_line(error))
+            self._warn_once(first_line(error))
 
-    def _say_once(self, problem: str) -> None:
+    def _warn_once(self, problem: str) -> None:
         if self.problem is None:
             print(
                 f"imagenette: tracking server {self._card.tracking_uri} does not take records ({problem}); "

@@ -1,4 +1,5 @@
-"""`imagenette sync DIR`: send what a dead server missed. Twice is a no-op."""
+"""Outboxes that no training writes any more: `imagenette sync DIR` sends what a dead server missed (twice is
+a no-op), and a run whose rank 0 was killed gets its end."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError, RunError
+from imagenette.records import now_ms
+from imagenette.results import Status
 from imagenette.tracking.client import check_alive, first_line, resolve_uri
 from imagenette.tracking.deliver import RefusedError, deliver
-from imagenette.tracking.mlflow_tracker import flush_seconds
 from imagenette.tracking.outbox import Card, Outbox, holds_run, read_refused
 from imagenette.tracking.runs import reach
 from imagenette.tracking.sender import Sender
@@ -40,19 +42,6 @@ def sync(folder: Path, tracking_uri: str | None = None) -> int:
     return lacking
 
 
-def _still_refused(client: MlflowClient, card: Card, outbox: Outbox) -> list[tuple[int, str]]:
-    """Offer what was refused once more: a run restored or a limit raised may have changed the answer."""
-    still = []
-    for seq, _ in read_refused(outbox.output):
-        try:
-            deliver(client, card, outbox.output, outbox.records[seq])
-        except RefusedError as refusal:
-            still.append((seq, str(refusal)))
-        except Exception as error:
-            raise RunError(f"tracking server {card.tracking_uri}: {first_line(error)}") from error
-    return still
-
-
 def find_outputs(folder: Path) -> Iterator[Path]:
     """Output folders at `folder` or below it."""
     if holds_run(folder):
@@ -76,9 +65,37 @@ def sync_one(output: Path, tracking_uri: str | None) -> tuple[int, str]:
         outbox.set_refused(_still_refused(client, card, outbox))
         sender = Sender(client, outbox, card, heartbeat=False)
         sender.start()
-        sender.flush(flush_seconds())
-        sender.stop()
+        sender.flush()
         left = outbox.lacking
         why = f", {left} still lacking" if left else ""
         why += f" ({outbox.refused} refused, see {outbox.folder / 'refused.jsonl'})" if outbox.refused else ""
         return left, f"{before - left} records sent to run {card.run_id}{why}"
+
+
+def _still_refused(client: MlflowClient, card: Card, outbox: Outbox) -> list[tuple[int, str]]:
+    """Offer what was refused once more: a run restored or a limit raised may have changed the answer."""
+    still = []
+    for seq, _ in read_refused(outbox.output):
+        try:
+            deliver(client, card, outbox.output, outbox.records[seq])
+        except RefusedError as refusal:
+            still.append((seq, str(refusal)))
+        except Exception as error:
+            raise RunError(f"tracking server {card.tracking_uri}: {first_line(error)}") from error
+    return still
+
+
+def end_lost(output: Path, reason: str, *, offline: bool) -> int:
+    """Record that a run failed, for the rank 0 that was killed; the number of records the server lacks."""
+    if not holds_run(output):
+        return 0
+    with Outbox(output) as outbox:
+        tags = {"status": Status.FAILED, "reason": reason}
+        outbox.append("end", tags=tags, mlflow_status=Status.FAILED.mlflow, time=now_ms())
+        lacking = outbox.lacking
+    if offline:
+        return lacking
+    try:
+        return sync_one(output, None)[0]
+    except (InputError, RunError):
+        return lacking

@@ -104,7 +104,7 @@ def _reason(rank: int, failure: ProcessFailure) -> str:
 
 def lost(job: Job, failure: str) -> Result:
     """A rank was killed: record the run's end in place of the ranks."""
-    from imagenette.tracking.lookup import end_lost
+    from imagenette.tracking.sync import end_lost
 
     message = f"{failure}; the same command with output={job.output} goes on from the last checkpoint"
     unsynced = end_lost(job.output, message, offline=job.offline)

@@ -1,22 +1,23 @@
-"""How a run is introduced to its tracker, and how it ends: finished, preempted or failed. Rank 0's part."""
+"""How a run gets its tracker, and how it ends: finished, preempted, pruned or failed. Rank 0's part."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from imagenette.artifacts import CONFIG, LAST_MODEL, SELECTED_MODEL
 from imagenette.data import Dataset, Split
 from imagenette.data.batches import EvalBatches
 from imagenette.errors import InputError, RunError
-from imagenette.network.self_test import Proof
+from imagenette.network.self_test import SelfTest
 from imagenette.records import Epoch, Predictions
 from imagenette.results import FINAL, SELECTED, Status, describe, summary_metrics
-from imagenette.tracking import DatasetInfo, RunHeader, Tracker, begin_tracker
-from imagenette.tracking.opening import OpeningTracker
+from imagenette.tracking import Tracker
+from imagenette.tracking.mlflow_tracker import MlflowTracker
+from imagenette.tracking.outbox import Card
 from imagenette.tracking.provenance import reproduce_command
 from imagenette.training.checkpoint import Checkpoints
 from imagenette.training.distributed import loader_threads
@@ -25,72 +26,61 @@ from imagenette.training.loop import Diverged
 from imagenette.training.step import Task, TrainState
 
 
-def introduce(
+def open_tracker(
     job: Job, dataset: Dataset, *, facts: Mapping[str, str], history: Sequence[Epoch] = ()
 ) -> Tracker:
-    """Open the run, or go on with the one that the output folder belongs to. facts: tags on network and
-    machine. history: epochs that are done.
+    """The tracker of the run: a new one, or the one that the output folder belongs to. facts: tags on network
+    and machine. history: epochs that are done.
 
     A dead server and a folder in use are refused here; the rest, MLflow's import above all, goes on in a
-    thread once a first step is done, and what it meets is the tracker's to say."""
+    thread once a first step is done, and the tracker raises what it meets."""
     config = job.config
-    tags = {
-        **facts,
-        "study": job.study,
-        "arm": job.arm or job.setting,
-        "seed": str(config.seed),
-        "depth": str(config.depth),
-        "role": "run" if job.trial is None else "trial",
-        "data_digest": dataset.digest,
-        "config_digest": config.digest(),
-        "selection": "holdout" if config.holdout else "test",
-        "output": str(job.output.resolve()),
-        "reproduce": reproduce(job),
-    }
-    if job.trial is not None:
-        tags |= {"trial": str(job.trial)}
-    header = RunHeader(
+    trial = {} if job.trial is None else {"trial": str(job.trial)}
+    card = Card(
         experiment=job.experiment,
         run_name=job.name,
         params=config.params(),
-        tags=tags,
-        dataset=DatasetInfo(
-            name=dataset.name,
-            digest=dataset.digest,
-            source=dataset.source,
-            train_images=len(dataset.train),
-            test_images=len(dataset.test),
-            classes=len(dataset.classes),
-            side=dataset.side,
-        ),
+        tags={
+            **facts,
+            "study": job.study,
+            "arm": job.arm or job.setting,
+            "seed": str(config.seed),
+            "depth": str(config.depth),
+            "role": "trial" if trial else "run",
+            "config_digest": config.digest(),
+            "selection": "holdout" if config.holdout else "test",
+            "output": str(job.output.resolve()),
+            "reproduce": reproduce(job),
+            **trial,
+        },
+        dataset={
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "source": dataset.source,
+            "train_images": len(dataset.train),
+            "test_images": len(dataset.test),
+            "classes": len(dataset.classes),
+            "side": dataset.side,
+        },
         parent_run_id=job.parent,
     )
-    with _told(job):
-        open_run = begin_tracker(
-            job.output, header, tracking_uri=job.tracking_uri, offline=job.offline, resume=True
-        )
-
-    done = tuple(history)  # which grows meanwhile
-
-    def open_and_begin() -> Tracker:
-        with _told(job):
-            tracker = open_run()
-        tracker.artifact(job.output / "config.json")
-        for epoch in done:  # the checkpoint is ahead of the tracker, never behind
-            tracker.log(epoch)
-        return tracker
-
-    return OpeningTracker(open_and_begin)
-
-
-@contextmanager
-def _told(job: Job) -> Iterator[None]:
-    """Where no run can be had, the result says so: whoever started this may try again."""
     try:
-        yield
+        return MlflowTracker(
+            job.output,
+            card,
+            tracking_uri=job.tracking_uri,
+            offline=job.offline,
+            files=[job.output / CONFIG],
+            history=history,
+        )
     except RunError as error:
-        Result(status=Status.UNTRACKED, message=str(error)).write(job.output)
+        _write_untracked(job, error)
         raise
+
+
+def _write_untracked(job: Job, error: RunError) -> None:
+    """The run could not be opened, and the result says so: whoever started this may try again."""
+    Result(status=Status.UNTRACKED, message=str(error)).write(job.output)
 
 
 def finish(
@@ -123,10 +113,10 @@ def finish(
     )
     for path in files:
         tracker.artifact(path)
-    weights = {"selected": (selected.epoch, selected.net, selected.predictions)}
+    weights = {SELECTED_MODEL: (selected.epoch, selected.net, selected.predictions)}
     if selected.epoch != config.epochs:
-        weights["last"] = (config.epochs, copy.deepcopy(state.judged.state_dict()), last)
-    for name, (epoch, net, said) in weights.items():
+        weights[LAST_MODEL] = (config.epochs, copy.deepcopy(state.judged.state_dict()), last)
+    for name, (epoch, net, answers) in weights.items():
         state.judged.load_state_dict(net)
         path = job.output / "models" / name
         save_model(
@@ -139,11 +129,11 @@ def finish(
             mean=dataset.mean,
             std=dataset.std,
             architecture=config.network,
-            proof=Proof.sample(dataset.test.names, pictures, said),
+            self_test=SelfTest.sample(dataset.test.names, pictures, answers),
             metadata={"epoch": str(epoch), "data_digest": dataset.digest, "depth": str(config.depth)},
         )
         tracker.model(name, path, step=epoch, metrics=state.history[epoch - 1].metrics())
-    tracker.tag(weights_bytes=str((job.output / "models/selected" / WEIGHTS).stat().st_size))
+    tracker.tag(weights_bytes=str((job.output / "models" / SELECTED_MODEL / WEIGHTS).stat().st_size))
     tracker.result(metrics, step=config.epochs)
     seconds = sum(epoch.speed_epoch_seconds for epoch in state.history)
     description = describe(
@@ -160,25 +150,26 @@ def preempt(job: Job, state: TrainState, tracker: Tracker) -> Result:
 
 
 def prune(job: Job, state: TrainState, tracker: Tracker) -> Result:
-    """Not worth going on with: the study's pruner said so after a whole epoch."""
+    """Ended by the study's pruner after a whole epoch."""
     message = f"pruned after epoch {state.history[-1].index} of {job.config.epochs}"
     return _end(job, tracker, Status.PRUNED, message=message)
 
 
 def fail(job: Job, tracker: Tracker, error: BaseException) -> None:
-    """Mark the run, unless its end is on record already and only the other ranks could not be told; the
+    """Mark the run, unless its end is on record already and only the other ranks could not be reached; the
     error itself goes on to whoever reports it."""
-    if Result.read(job.output) or tracker.lost:
+    if Result.read(job.output):
         return
     status = Status.DIVERGED if isinstance(error, Diverged) else Status.FAILED
     message = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+    line = message.splitlines()[0] if message else status
     try:
-        _end(
-            job, tracker, status, message=message.splitlines()[0] if message else status, description=message
-        )
-    except (RunError, InputError):
-        if not tracker.lost:  # no run to mark was had in the meantime either: the first error is what is said
+        _end(job, tracker, status, message=line, description=message)
+    except (RunError, InputError) as refusal:
+        if not tracker.lost:
             raise
+        if isinstance(refusal, RunError):
+            _write_untracked(job, refusal)
 
 
 def reproduce(job: Job) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.registry.finished_runs import Shop, saved_model
+from tests.tracking.conftest import quiet_environment  # noqa: F401
 from tests.tracking.tracking_helpers import Server
 
 
@@ -29,9 +30,3 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shop(server: Server, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return Shop(server.uri, model_folder, tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture(autouse=True)
-def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""Finished runs on a server, each with a real model, its proof and its stored predictions, in a second each.
+"""Finished runs on a server, each with a real model, its self-test and its stored predictions.
 
 One network answers for all of them; which test images it has right is decided by their labels.
 """
@@ -15,15 +15,14 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from imagenette.artifacts import PREDICTIONS, write_predictions
 from imagenette.network import models
 from imagenette.network.export import GRAPH, WEIGHTS, Classifier, digest_of, save_model
-from imagenette.network.self_test import Proof
+from imagenette.network.self_test import SelfTest
 from imagenette.records import Predictions
 from imagenette.registry.model import open_folder
-from imagenette.results import FINAL, SELECTED
-from imagenette.tracking import open_tracker
-from imagenette.training.run_figures import write_summary
-from tests.tracking.tracking_helpers import epoch, header
+from imagenette.results import BEST, FINAL, SELECTED, SELECTED_HOLDOUT, Status
+from tests.tracking.tracking_helpers import open_run, small_card
 
 CLASSES = ("cat", "dog", "owl")
 SIZE, IMAGES = 32, 60
@@ -34,7 +33,7 @@ DATA = "0123456789abcdef" * 4
 
 
 def saved_model(path: Path) -> Path:
-    """A ResNet-18 with random weights as a model folder, with the proof that it is this network.
+    """A ResNet-18 with random weights as a model folder, with its self-test.
 
     Its weights are those of half precision, and stored so: runs by the dozen are made of it. Its graph, which
     the registry never loads, is a stand-in with the right checksum.
@@ -44,19 +43,10 @@ def saved_model(path: Path) -> Path:
     with torch.inference_mode():
         shares = Classifier(net, (0.5,) * 3, (0.25,) * 3).eval()(PIXELS).numpy()
     predicted = shares.argmax(1)
-    said = Predictions(predicted, predicted, shares.max(1))
-    save_model(
-        net,
-        path,
-        classes=CLASSES,
-        labels=CLASSES,
-        side=SIZE,
-        size=SIZE,
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        architecture="resnet18",
-        proof=Proof.sample(NAMES, PICTURES, said),
-    )
+    answers = Predictions(predicted, predicted, shares.max(1))
+    test = SelfTest.sample(NAMES, PICTURES, answers)
+    about = {"classes": CLASSES, "labels": CLASSES, "side": SIZE, "size": SIZE, "architecture": "resnet18"}
+    save_model(net, path, mean=(0.5,) * 3, std=(0.25,) * 3, self_test=test, **about)
     state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
     save_file({n: t.half() if t.is_floating_point() else t for n, t in state.items()}, path / WEIGHTS)
     digest = digest_of(path / GRAPH)
@@ -96,36 +86,25 @@ class Shop:
         predicted = self._shares.argmax(1)
         label = predicted.copy()
         label[list(wrong)] = (label[list(wrong)] + 1) % len(CLASSES)
-        said = Predictions(label, predicted, self._shares.max(1))
-        head = header(experiment, epochs="1")
-        head = replace(
-            head,
+        given = Predictions(label, predicted, self._shares.max(1))
+        card = small_card(experiment, epochs="1")
+        card = replace(
+            card,
             run_name=f"small {self._made}",
             tags={"role": "run", "seed": "1", "study": study, "arm": "small", "depth": "18"},
-            dataset=replace(head.dataset, digest=data_digest),
+            dataset=card.dataset | {"digest": data_digest},
         )
-        tracker = open_tracker(output, head, tracking_uri=self.uri, offline=False, resume=False)
-        files = write_summary(
-            output / "summary",
-            [epoch(1)],
-            {FINAL: said, SELECTED: said},
-            names=NAMES,
-            labels=CLASSES,
-            selected_epoch=1,
-        )
-        tracker.artifact(next(file for file in files if file.name == "predictions.csv"))
+        tracker = open_run(output, self.uri, card)
+        answers = {FINAL: given, SELECTED: given}
+        write_predictions(output / PREDICTIONS, answers, names=NAMES, classes=CLASSES)
+        tracker.artifact(output / PREDICTIONS)
         shutil.copytree(model or self._model, output / "models/selected", copy_function=os.link)
         tracker.model("selected", output / "models/selected", step=1, metrics={})
-        known: dict[str, float | None] = {
-            "best/test_accuracy": said.accuracy,
-            "selected/test_accuracy": said.accuracy,
-            "final/test_accuracy": said.accuracy,
-            "selected/holdout_accuracy": holdout,
-            "selected/epoch": 1.0,
-        }
+        known: dict[str, float | None] = dict.fromkeys((BEST, SELECTED, FINAL), given.accuracy)
+        known |= {SELECTED_HOLDOUT: holdout, "selected/epoch": 1.0}
         known |= {name.replace("_", "/", 1): value for name, value in metrics.items()}
         tracker.result({name: value for name, value in known.items() if value is not None}, step=1)
-        assert tracker.close(status or "running") == 0
+        assert tracker.close(Status(status or "running")) == 0
         shutil.rmtree(output / "models")
         time.sleep(0.01)  # start times that differ
         assert tracker.run_id

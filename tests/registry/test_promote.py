@@ -34,7 +34,8 @@ def go(shop: Shop, name: str):
     """go(run_id, **options) -> Promotion, under the test's own name."""
 
     def go(run_id: str | None = None, **options) -> Promotion:
-        return promote(tracking_uri=shop.uri, experiment="registry", name=name, run_id=run_id, **options)
+        given = {"tracking_uri": shop.uri, "experiment": "registry", "name": name, "run_id": run_id}
+        return promote(**(given | options))
 
     return go
 
@@ -83,11 +84,11 @@ def test_promoting_again_changes_nothing(go, aliases, runs, shop, name):
 
 
 def test_a_dry_run_says_what_would_be_and_does_nothing(go, runs, shop, name):
-    said: list[str] = []
-    done = go(runs["good"], dry_run=True, say=said.append)
+    lines: list[str] = []
+    done = go(runs["good"], dry_run=True, say=lines.append)
     assert (done.version, done.champion) == (None, None)
     assert "would be registered" in done.message
-    assert "its answers are those of training" in said[0]
+    assert "its answers are those of training" in lines[0]
     assert MlflowClient(shop.uri).search_model_versions(f"name = '{name}'") == []
 
 
@@ -119,60 +120,64 @@ def test_the_significant_gate_wants_a_real_difference(go, runs, aliases):
     assert go(runs["significantly better"], gate="significant").promoted
 
 
-def test_without_a_run_the_best_of_the_study_or_experiment_is_taken(shop, name):
+def test_without_a_run_the_best_of_the_study_or_experiment_is_taken(go, shop):
     for study, holdout in (("a", 0.5), ("a", 0.6), ("b", 0.9)):
         shop.run(holdout, experiment="choice", study=study)
     shop.run(0.99, experiment="choice", study="a", status="failed")
     shop.run(float("nan"), experiment="choice", study="a")
     shop.run(float("inf"), experiment="choice", study="a")
-    say: list[str] = []
-    options = {"tracking_uri": shop.uri, "experiment": "choice", "name": name, "say": say.append}
-    promote(study="a", **options)
-    assert "selected/holdout_accuracy 0.6000" in say[0]
-    promote(**options)
-    assert "selected/holdout_accuracy 0.9000" in say[2]
+    lines: list[str] = []
+    options = {"experiment": "choice", "say": lines.append}
+    go(study="a", **options)
+    assert "selected/holdout_accuracy 0.6000" in lines[0]
+    go(**options)
+    assert "selected/holdout_accuracy 0.9000" in lines[2]
     with pytest.raises(InputError, match="study c has no finished run"):
-        promote(study="c", **options)
+        go(study="c", **options)
     with pytest.raises(InputError, match="experiment 'nowhere' is not on this tracking server"):
-        promote(**(options | {"experiment": "nowhere"}))
+        go(experiment="nowhere")
 
 
-def test_a_run_that_cannot_prove_itself_is_passed_over_for_the_next(shop, name, tmp_path):
+def test_a_run_that_cannot_prove_itself_is_passed_over_for_the_next(go, shop):
     broken = shop.run(0.9, experiment="passing")
     sound = shop.run(0.8, experiment="passing")
     delete_models(shop, broken)
-    say: list[str] = []
-    done = promote(tracking_uri=shop.uri, experiment="passing", name=name, say=say.append)
-    assert done.promoted
-    assert f"run {broken} has no model 'selected'" in say[0]
-    assert f"run {sound}" in say[1]
+    lines: list[str] = []
+    assert go(experiment="passing", say=lines.append).promoted
+    assert f"run {broken} has no model 'selected'" in lines[0]
+    assert f"run {sound}" in lines[1]
 
 
-def test_runs_on_several_data_sets_are_never_compared_by_accident(shop, name):
-    options = {"tracking_uri": shop.uri, "experiment": "mixed", "name": name}
+def test_runs_on_several_data_sets_are_never_compared_by_accident(go, shop):
     ours, theirs = shop.run(0.8, experiment="mixed"), shop.run(0.9, experiment="mixed", data_digest="f" * 64)
     with pytest.raises(InputError, match="runs on 2 data sets"):
-        promote(**options)
-    promote(run_id=ours, **options)
-    assert promote(**options).version == 1, "the other data set's run is not looked at"
+        go(experiment="mixed")
+    go(ours)
+    assert go(experiment="mixed").version == 1, "the other data set's run is not looked at"
     with pytest.raises(RunError, match=r"other data \(digest ffffffff\)"):
-        promote(run_id=theirs, **options)
-    assert promote(run_id=theirs, other_data=True, **options).promoted
+        go(theirs)
+    assert go(theirs, other_data=True).promoted
+
+
+def model_of(shop: Shop, run_id: str) -> mlflow.entities.LoggedModel:
+    client = MlflowClient(shop.uri)
+    experiment = client.get_run(run_id).info.experiment_id
+    (model,) = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
+    return model
 
 
 def delete_models(shop: Shop, run_id: str) -> None:
-    client = MlflowClient(shop.uri)
-    run = client.get_run(run_id)
-    for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
-        client.delete_logged_model(model.model_id)
+    MlflowClient(shop.uri).delete_logged_model(model_of(shop, run_id).model_id)
+
+
+def stored_at(server, address: str) -> Path:
+    """Where the server keeps the files of an artifact address."""
+    return server.folder / "artifacts" / address.split(":/", 1)[1].strip("/")
 
 
 def files_of(shop: Shop, server, run_id: str) -> Path:
     """Where the server keeps the files of the run's model."""
-    client = MlflowClient(shop.uri)
-    run = client.get_run(run_id)
-    (model,) = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
-    return server.folder / "artifacts" / model.artifact_location.split(":/", 1)[1].lstrip("/")
+    return stored_at(server, model_of(shop, run_id).artifact_location)
 
 
 REFUSALS = {
@@ -246,14 +251,11 @@ def refused(shop: Shop, server, tmp_path: Path):
         elif what == "no description":
             (files / "MLmodel").write_text("flavors: {}\n")
         elif what == "no predictions":
-            (server.folder / "artifacts" / "/".join(run_artifacts(shop, run)) / "predictions.csv").unlink()
+            artifacts = MlflowClient(shop.uri).get_run(run).info.artifact_uri
+            (stored_at(server, artifacts) / "predictions.csv").unlink()
         return run
 
     return make
-
-
-def run_artifacts(shop: Shop, run_id: str) -> list[str]:
-    return MlflowClient(shop.uri).get_run(run_id).info.artifact_uri.split(":/", 1)[1].strip("/").split("/")
 
 
 @pytest.mark.parametrize("what", REFUSALS)
@@ -315,16 +317,15 @@ def test_rolling_back_goes_to_who_reigned_before_not_to_who_lost_a_race(go, alia
     assert aliases() == {"champion": 1}
 
 
-def test_after_a_rollback_the_next_best_run_is_taken(shop, name):
-    options = {"tracking_uri": shop.uri, "experiment": "rolled", "name": name}
+def test_after_a_rollback_the_next_best_run_is_taken(go, shop, name):
     for holdout in (0.7, 0.9):
-        promote(run_id=shop.run(holdout, experiment="rolled"), **options)
+        go(shop.run(holdout, experiment="rolled"))
     rollback(tracking_uri=shop.uri, name=name)
     shop.run(0.8, experiment="rolled")
-    say: list[str] = []
-    assert promote(say=say.append, **options).promoted
-    assert "rolled back" in say[0]
-    assert "0.8000" in say[1]
+    lines: list[str] = []
+    assert go(experiment="rolled", say=lines.append).promoted
+    assert "rolled back" in lines[0]
+    assert "0.8000" in lines[1]
 
 
 def test_a_version_once_displaced_by_force_may_come_back(go, runs, aliases):
@@ -359,17 +360,16 @@ def test_an_impossible_run_with_force_changes_no_alias(go, aliases, runs, shop, 
 
 
 @pytest.mark.parametrize("given", [{"name": "it's"}, {"name": "a/b"}, {"run_id": "../'"}, {"study": "a'\"b"}])
-def test_names_that_cannot_be_are_refused_as_input(shop, name, given):
+def test_names_that_cannot_be_are_refused_as_input(go, given):
     with pytest.raises(InputError):
-        promote(**({"tracking_uri": shop.uri, "experiment": "registry", "name": name} | given))
+        go(**given)
 
 
-def test_a_study_may_have_a_quote_in_its_name(shop, name):
+def test_a_study_may_have_a_quote_in_its_name(go, shop):
     shop.run(0.6, study="it's", experiment="quotes")
-    options = {"tracking_uri": shop.uri, "experiment": "quotes", "name": name}
-    assert promote(study="it's", **options).promoted
+    assert go(study="it's", experiment="quotes").promoted
     with pytest.raises(InputError, match="has no finished run"):
-        promote(study="x' AND tags.a = 'b", **options)
+        go(study="x' AND tags.a = 'b", experiment="quotes")
 
 
 def test_a_bare_database_without_a_server_will_do(model_folder, tmp_path, monkeypatch):
@@ -388,9 +388,9 @@ def test_a_champion_whose_files_were_deleted_makes_way(go, aliases, shop, server
     go(runs["worse"])
     go(lost)
     shutil.rmtree(files_of(shop, server, lost))
-    said: list[str] = []
-    assert go(runs["good"], say=said.append).promoted
-    assert "the champion's 0.7000" in said[1]
+    lines: list[str] = []
+    assert go(runs["good"], say=lines.append).promoted
+    assert "the champion's 0.7000" in lines[1]
     assert aliases() == {"champion": 3, "previous": 1}
 
 
@@ -441,16 +441,10 @@ def test_lineage_and_load_from_every_address(go, runs, shop, name):
     pixels = torch.from_numpy(PICTURES[:5]).permute(0, 3, 1, 2) / 255
     with torch.inference_mode():
         assert np.allclose(model.module(pixels).numpy(), model.shares(PICTURES[:5]), atol=1e-6)
-    assert model.preprocess((Path(__file__).parents[2] / "docs/mlflow-study.png").read_bytes()).shape == (
-        32,
-        32,
-        3,
-    )
-    for address, words in (
-        (f"{name}@none", r"has @champion, /1"),
-        ("nobody", "imagenette promote"),
-        (f"{name}/9", "/1"),
-    ):
+    picture = Path(__file__).parents[2] / "docs/mlflow-study.png"
+    assert model.preprocess(picture.read_bytes()).shape == (32, 32, 3)
+    unknown = {f"{name}@none": r"has @champion, /1", "nobody": "imagenette promote", f"{name}/9": "/1"}
+    for address, words in unknown.items():
         with pytest.raises(InputError, match=words):
             load(address, tracking_uri=shop.uri)
 

@@ -18,14 +18,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from imagenette.errors import InputError, RunError
-from imagenette.tracking import Tracker, open_tracker
+from imagenette.results import Status
 from imagenette.tracking.outbox import read_card, read_refused
 from imagenette.tracking.sync import sync
-from tests.tracking.tracking_helpers import Server, epoch, header
-
-
-def opened(output: Path, uri: str, *, resume: bool = False, offline: bool = False, **params: str) -> Tracker:
-    return open_tracker(output, header(**params), tracking_uri=uri, offline=offline, resume=resume)
+from tests.tracking.tracking_helpers import Server, epoch, open_run, small_card
 
 
 def the_run(output: Path, uri: str) -> Run:
@@ -46,7 +42,7 @@ def runs_named(uri: str, uid: str) -> list[Run]:
 
 
 def test_a_run_carries_all_it_was_told(server: Server, tmp_path: Path) -> None:
-    tracker = opened(tmp_path / "out", server.uri)
+    tracker = open_run(tmp_path / "out", server.uri)
     for index in (1, 2, 3):
         tracker.log(epoch(index))
     picture = tmp_path / "elsewhere.txt"
@@ -55,15 +51,15 @@ def test_a_run_carries_all_it_was_told(server: Server, tmp_path: Path) -> None:
     tracker.tag(arm="a")
     tracker.result({"best/epoch": 3.0, "best/test_accuracy": 0.4}, step=3)
     tracker.result({"best/epoch": 2.0, "best/test_accuracy": 0.5}, step=2)
-    assert tracker.close("finished", "It went well.") == 0
+    assert tracker.close(Status.FINISHED, "It went well.") == 0
 
     run = the_run(tmp_path / "out", server.uri)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "small"
-    assert run.data.params == header().params
+    assert run.data.params == small_card().params
     tags = run.data.tags
     assert (tags["status"], tags["arm"], tags["role"]) == ("finished", "a", "train")
-    assert tags["data_digest"] == header().dataset.digest
+    assert tags["data_digest"] == small_card().dataset["digest"]
     assert tags["mlflow.note.content"] == "It went well."
     assert int(tags["pid"]) == os.getpid()
     assert "mlflow.user" in tags
@@ -78,11 +74,11 @@ def test_a_run_carries_all_it_was_told(server: Server, tmp_path: Path) -> None:
 
 
 def test_records_sent_again_are_stored_once(server: Server, tmp_path: Path) -> None:
-    tracker = opened(tmp_path, server.uri)
+    tracker = open_run(tmp_path, server.uri)
     for index in (1, 2, 3):
         tracker.log(epoch(index))
     tracker.result({"best/epoch": 3.0}, step=3)
-    assert tracker.close("finished") == 0
+    assert tracker.close(Status.FINISHED) == 0
     before = the_run(tmp_path, server.uri)
     (tmp_path / "outbox" / "acked").unlink()
     assert sync(tmp_path) == 0
@@ -93,18 +89,16 @@ def test_records_sent_again_are_stored_once(server: Server, tmp_path: Path) -> N
 
 
 def test_resume_goes_on_in_the_same_run(server: Server, tmp_path: Path) -> None:
-    first = opened(tmp_path, server.uri)
+    first = open_run(tmp_path, server.uri)
     first.log(epoch(1))
-    assert first.close("preempted") == 0
+    assert first.close(Status.PREEMPTED) == 0
     assert the_run(tmp_path, server.uri).info.status == "KILLED"
-    with pytest.raises(InputError, match="already holds run"):
-        opened(tmp_path, server.uri)
-    second = opened(tmp_path, server.uri, resume=True)
+    second = open_run(tmp_path, server.uri)
     assert second.run_id == first.run_id
     assert the_run(tmp_path, server.uri).data.tags["status"] in ("preempted", "running")
     for index in (1, 2):
         second.log(epoch(index))
-    assert second.close("finished") == 0
+    assert second.close(Status.FINISHED) == 0
     run = the_run(tmp_path, server.uri)
     assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "finished")
     assert steps(tmp_path, server.uri) == [1, 2]
@@ -112,13 +106,13 @@ def test_resume_goes_on_in_the_same_run(server: Server, tmp_path: Path) -> None:
 
 
 def test_resume_says_running_on_the_server(server: Server, tmp_path: Path) -> None:
-    opened(tmp_path, server.uri).close("preempted")
-    tracker = opened(tmp_path, server.uri, resume=True)
+    open_run(tmp_path, server.uri).close(Status.PREEMPTED)
+    tracker = open_run(tmp_path, server.uri)
     deadline = time.monotonic() + 10
     while the_run(tmp_path, server.uri).info.status != "RUNNING":
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert tracker.close("finished") == 0
+    assert tracker.close(Status.FINISHED) == 0
 
 
 def test_a_server_killed_and_restarted_loses_nothing_and_holds_nobody_up(
@@ -126,7 +120,7 @@ def test_a_server_killed_and_restarted_loses_nothing_and_holds_nobody_up(
 ) -> None:
     """Two runs: one ends while the server is dead and needs `sync`, the other outlives the outage."""
     ended, going = tmp_path / "ended", tmp_path / "going"
-    unlucky, lucky = opened(ended, server.uri), opened(going, server.uri)
+    unlucky, lucky = open_run(ended, server.uri), open_run(going, server.uri)
     for index in range(1, 10):
         lucky.log(epoch(index))
     unlucky.log(epoch(1))
@@ -134,7 +128,7 @@ def test_a_server_killed_and_restarted_loses_nothing_and_holds_nobody_up(
     unlucky.log(epoch(2))
     monkeypatch.setenv("IMAGENETTE_FLUSH_SECONDS", "1")
     began = time.monotonic()
-    assert unlucky.close("finished") >= 2
+    assert unlucky.close(Status.FINISHED) >= 2
     assert time.monotonic() - began < 5
     with pytest.raises(RunError, match="does not answer"):
         sync(ended)
@@ -148,7 +142,7 @@ def test_a_server_killed_and_restarted_loses_nothing_and_holds_nobody_up(
         waits.append(time.perf_counter() - began)
         time.sleep(0.05)
     monkeypatch.setenv("IMAGENETTE_FLUSH_SECONDS", "60")
-    assert lucky.close("finished") == 0
+    assert lucky.close(Status.FINISHED) == 0
     restart.join()
     assert steps(going, server.uri) == list(range(1, 41))
     assert sorted(waits)[-3] < 0.05, "two hiccups of a busy machine aside"
@@ -169,7 +163,7 @@ def test_dead_at_the_start_is_one_line_within_ten_seconds(tmp_path: Path) -> Non
     with pytest.raises(
         RunError, match=r"http://127\.0\.0\.1:9 does not answer \(connection refused\)"
     ) as error:
-        opened(tmp_path / "out", "http://127.0.0.1:9")
+        open_run(tmp_path / "out", "http://127.0.0.1:9")
     assert time.monotonic() - began < 10
     assert "\n" not in str(error.value)
     assert "imagenette sync" in str(error.value)
@@ -180,10 +174,10 @@ def test_offline_then_sync_makes_one_run_with_its_own_times(tmp_path: Path) -> N
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     output = tmp_path / "outputs" / "a"
     before = int(time.time() * 1000)
-    tracker = opened(output, uri, offline=True)
+    tracker = open_run(output, uri, offline=True)
     tracker.log(epoch(1))
     assert tracker.run_id is None
-    assert tracker.close("finished") > 0
+    assert tracker.close(Status.FINISHED) > 0
     ended = time.time() * 1000
     assert not (tmp_path / "mlflow.db").exists(), "no contact"
     time.sleep(0.5)
@@ -200,9 +194,9 @@ def test_offline_then_sync_makes_one_run_with_its_own_times(tmp_path: Path) -> N
 
 def test_sync_to_another_server_makes_the_whole_run_there(uri: str, tmp_path: Path) -> None:
     one, two = uri, f"sqlite:///{shutil.copy(tmp_path / 'mlflow.db', tmp_path / 'two.db')}"
-    tracker = opened(tmp_path / "out", one)
+    tracker = open_run(tmp_path / "out", one)
     tracker.log(epoch(1))
-    assert tracker.close("finished") == 0
+    assert tracker.close(Status.FINISHED) == 0
     assert sync(tmp_path / "out", two) == 0
     assert steps(tmp_path / "out", two) == [1]
     assert the_run(tmp_path / "out", two).info.status == "FINISHED"
@@ -220,10 +214,10 @@ def test_the_run_of_mlflow_run_is_adopted_raw_params_kept(
     outer = client.create_run(client.create_experiment("theirs")).info.run_id
     client.log_param(outer, "weight_decay", "5e-4")
     monkeypatch.setenv("MLFLOW_RUN_ID", outer)
-    tracker = opened(tmp_path / "out", uri)
+    tracker = open_run(tmp_path / "out", uri)
     assert "MLFLOW_RUN_ID" not in os.environ
     assert tracker.run_id == outer
-    assert tracker.close("finished") == 0
+    assert tracker.close(Status.FINISHED) == 0
     run = client.get_run(outer)
     assert run.data.params == {"weight_decay": "5e-4", "depth": "18"}
     assert client.get_experiment_by_name("laws") is None
@@ -232,14 +226,14 @@ def test_the_run_of_mlflow_run_is_adopted_raw_params_kept(
 def test_a_resume_under_mlflow_run_marks_the_outer_run_as_launcher(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracker = opened(tmp_path / "out", uri)
-    tracker.close("preempted")
+    tracker = open_run(tmp_path / "out", uri)
+    tracker.close(Status.PREEMPTED)
     client = MlflowClient(uri)
     outer = client.create_run(client.get_run(tracker.run_id).info.experiment_id).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", outer)
-    again = opened(tmp_path / "out", uri, resume=True)
+    again = open_run(tmp_path / "out", uri)
     assert again.run_id == tracker.run_id
-    again.close("finished")
+    again.close(Status.FINISHED)
     tags = client.get_run(outer).data.tags
     assert (tags["status"], tags["role"], tags["resumed_run"]) == ("resumed", "launcher", tracker.run_id)
 
@@ -247,10 +241,10 @@ def test_a_resume_under_mlflow_run_marks_the_outer_run_as_launcher(
 def test_a_refused_record_is_said_and_does_not_block_those_behind_it(
     uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tracker = opened(tmp_path / "out", uri)
+    tracker = open_run(tmp_path / "out", uri)
     tracker.tag(**{"not a ? valid : key!\n": "x"})
     tracker.log(epoch(1))
-    assert tracker.close("finished") == 1, "the refused one"
+    assert tracker.close(Status.FINISHED) == 1, "the refused one"
     assert "refused record 2 (tags)" in capsys.readouterr().err
     assert [seq for seq, _ in read_refused(tmp_path / "out")] == [1]
     assert steps(tmp_path / "out", uri) == [1]
@@ -258,9 +252,9 @@ def test_a_refused_record_is_said_and_does_not_block_those_behind_it(
 
 
 def test_inf_never_wins(uri: str, tmp_path: Path) -> None:
-    tracker = opened(tmp_path / "out", uri)
+    tracker = open_run(tmp_path / "out", uri)
     tracker.result({"best/test_accuracy": float("inf")}, step=1)
-    assert tracker.close("diverged") == 0
+    assert tracker.close(Status.DIVERGED) == 0
     run = the_run(tmp_path / "out", uri)
     assert run.info.status == "FAILED"
     assert run.data.metrics["best/test_accuracy"] != run.data.metrics["best/test_accuracy"]
@@ -269,9 +263,8 @@ def test_inf_never_wins(uri: str, tmp_path: Path) -> None:
 def test_two_processes_may_create_one_experiment_at_once(server: Server, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from tests.tracking.tracking_helpers import header; from imagenette.tracking import open_tracker;"
-        "t = open_tracker(Path(sys.argv[2]), header('contended'), tracking_uri=sys.argv[3],"
-        " offline=False, resume=False); sys.exit(t.close('finished'))"
+        "from tests.tracking.tracking_helpers import open_run; from imagenette.results import Status;"
+        "sys.exit(open_run(Path(sys.argv[2]), sys.argv[3], experiment='contended').close(Status.FINISHED))"
     )
     here = str(Path(__file__).parent)
     both = [
@@ -288,15 +281,15 @@ def test_runs_that_begin_together_share_their_data_set(uri: str, tmp_path: Path)
     for name in ("first", "second", "third"):
         outputs = [tmp_path / f"{name}{turn}" for turn in range(6)]
         with ThreadPoolExecutor(len(outputs)) as pool:
-            trackers = list(pool.map(partial(opened, uri=uri, experiment=name), outputs))
-        assert [tracker.close("finished") for tracker in trackers] == [0] * len(outputs)
+            trackers = list(pool.map(partial(open_run, uri=uri, experiment=name), outputs))
+        assert [tracker.close(Status.FINISHED) for tracker in trackers] == [0] * len(outputs)
 
 
 def test_a_deleted_experiment_is_one_clear_line(uri: str, tmp_path: Path) -> None:
     client = MlflowClient(uri)
     client.delete_experiment(client.create_experiment("laws"))
     with pytest.raises(InputError, match="experiment 'laws' is deleted: restore it"):
-        opened(tmp_path / "out", uri)
+        open_run(tmp_path / "out", uri)
 
 
 def test_importing_the_protocol_imports_neither_mlflow_nor_torch() -> None:
@@ -306,9 +299,9 @@ def test_importing_the_protocol_imports_neither_mlflow_nor_torch() -> None:
 
 def test_more_params_and_tags_than_one_call_takes(uri: str, tmp_path: Path) -> None:
     many = {f"knob_{number}": str(number) for number in range(230)}
-    tracker = opened(tmp_path / "out", uri, **many)
+    tracker = open_run(tmp_path / "out", uri, **many)
     tracker.tag(**{**many, "long": "x" * 9000})
-    assert tracker.close("finished") == 0
+    assert tracker.close(Status.FINISHED) == 0
     run = the_run(tmp_path / "out", uri)
     assert len(run.data.params) == 232
     assert all(run.data.tags[key] == value for key, value in itertools.islice(many.items(), 230))

@@ -17,12 +17,12 @@ from mlflow import MlflowClient
 from torch import nn
 
 from imagenette.network.export import save_model
-from imagenette.tracking import Tracker, open_tracker
+from imagenette.results import Status
 from imagenette.tracking.doctor import doctor, find, mend
 from imagenette.tracking.outbox import read_card
 from imagenette.tracking.sync import sync
 from tests.data.small_sets import encode, picture
-from tests.tracking.tracking_helpers import epoch, header
+from tests.tracking.tracking_helpers import epoch, open_run
 
 CLASSES = ("n01", "n02", "n03")
 
@@ -39,10 +39,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(net, path, classes=CLASSES, labels=CLASSES, side=8, size=8, mean=third, std=third)
 
 
-def opened(output: Path, uri: str, *, resume: bool = False) -> Tracker:
-    return open_tracker(output, header(), tracking_uri=uri, offline=False, resume=resume)
-
-
 def models(uri: str, experiment: str = "laws") -> list[mlflow.entities.LoggedModel]:
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(experiment)
@@ -52,14 +48,14 @@ def models(uri: str, experiment: str = "laws") -> list[mlflow.entities.LoggedMod
 def test_a_model_loads_by_id_and_by_run_without_pickle(
     saved: Path, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracker = opened(tmp_path / "out", uri)
+    tracker = open_run(tmp_path / "out", uri)
     tracker.log(epoch(1))
     tracker.log(epoch(2))
     shutil.copytree(saved, tmp_path / "out" / "models" / "best")
     tracker.model(
         "best", tmp_path / "out" / "models" / "best", step=1, metrics={"test/accuracy": 0.9, "extra": 1.0}
     )
-    assert tracker.close("finished") == 0
+    assert tracker.close(Status.FINISHED) == 0
 
     [model] = models(uri)
     assert (str(model.status), model.name, model.model_type) == ("READY", "best", "image-classification")
@@ -87,9 +83,9 @@ def test_a_model_loads_by_id_and_by_run_without_pickle(
 
 
 def test_a_model_sent_again_or_gone_on_with_is_one_model(saved: Path, uri: str, tmp_path: Path) -> None:
-    tracker = opened(tmp_path / "out", uri)
+    tracker = open_run(tmp_path / "out", uri)
     tracker.model("last", saved, step=1, metrics={"a": 1.0})
-    assert tracker.close("finished") == 0
+    assert tracker.close(Status.FINISHED) == 0
     [before] = models(uri)
     # As a server killed inside leaves it: PENDING, not linked; and a double of a repeated POST.
     client = MlflowClient(uri)
@@ -111,10 +107,10 @@ def test_a_model_whose_files_are_gone_is_refused_and_the_run_still_ends(
     saved: Path, uri: str, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    tracker = open_tracker(output, header(), tracking_uri=uri, offline=True, resume=False)
+    tracker = open_run(output, uri, offline=True)
     shutil.copytree(saved, output / "model")
     tracker.model("last", output / "model", step=1, metrics={})
-    tracker.close("finished")
+    tracker.close(Status.FINISHED)
     shutil.rmtree(output / "model")
     assert sync(output, uri) == 1
     assert MlflowClient(uri).get_run(read_card(output).run_id).info.status == "FINISHED"
@@ -124,9 +120,7 @@ def killed_trainer(output: Path, uri: str) -> str:
     """A run whose process was SIGKILLed; its id."""
     code = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from tests.tracking.tracking_helpers import header; from imagenette.tracking import open_tracker;"
-        "t = open_tracker(Path(sys.argv[2]), header(), tracking_uri=sys.argv[3],"
-        " offline=False, resume=False);"
+        "from tests.tracking.tracking_helpers import open_run; t = open_run(Path(sys.argv[2]), sys.argv[3]);"
         "t.tag(x='y'); print(t.run_id, flush=True); time.sleep(100)"
     )
     command = [sys.executable, "-c", code, str(Path(__file__).parents[2]), str(output), uri]
@@ -142,7 +136,7 @@ def killed_trainer(output: Path, uri: str) -> str:
 def test_doctor_mends_a_run_whose_process_was_killed_and_leaves_the_living(
     uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    living = opened(tmp_path / "living", uri)
+    living = open_run(tmp_path / "living", uri)
     lost = killed_trainer(tmp_path / "lost", uri)
     client = MlflowClient(uri)
     pending = client.create_logged_model(client.get_run(lost).info.experiment_id, "last", lost)
@@ -162,38 +156,38 @@ def test_doctor_mends_a_run_whose_process_was_killed_and_leaves_the_living(
     capsys.readouterr()
     assert doctor(tracking_uri=uri, experiment="laws", folder=None) == []
     assert capsys.readouterr().out == "nothing to mend\n"
-    assert living.close("finished") == 0
+    assert living.close(Status.FINISHED) == 0
 
 
 def test_doctor_goes_by_the_heartbeat_of_another_host(uri: str, tmp_path: Path) -> None:
-    tracker = opened(tmp_path / "out", uri)
+    tracker = open_run(tmp_path / "out", uri)
     tracker.tag(
         host="elsewhere", heartbeat=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 300))
     )
-    tracker.close("finished")
+    tracker.close(Status.FINISHED)
     client = MlflowClient(uri)
     client.set_tag(tracker.run_id, "status", "running")
     client.update_run(tracker.run_id, status="RUNNING")
-    assert find(client, "laws") == []
+    assert list(find(client, "laws")) == []
     [finding] = find(client, "laws", stale_minutes=4)
     assert finding.what == "no heartbeat for 5 minutes"
 
 
 def test_doctor_believes_our_tag_over_the_exit_code(uri: str, tmp_path: Path) -> None:
-    tracker = opened(tmp_path / "out", uri)
-    tracker.close("finished")
+    tracker = open_run(tmp_path / "out", uri)
+    tracker.close(Status.FINISHED)
     client = MlflowClient(uri)
     client.set_terminated(tracker.run_id, "FAILED")  # `mlflow run`, on exit code 74
     [finding] = find(client, "laws")
     assert finding.what == "tag status=finished, but MLflow says FAILED"
-    assert [f.mended for f in mend(client, [finding])] == [True]
+    assert mend(client, finding).mended
     assert client.get_run(tracker.run_id).info.status == "FINISHED"
 
 
 def test_doctor_sends_what_a_folder_still_holds(uri: str, tmp_path: Path) -> None:
-    tracker = opened(tmp_path / "runs" / "a", uri)
+    tracker = open_run(tmp_path / "runs" / "a", uri)
     tracker.log(epoch(1))
-    tracker.close("finished")
+    tracker.close(Status.FINISHED)
     (tmp_path / "runs" / "a" / "outbox" / "acked").write_text("1")
     [finding] = doctor(tracking_uri=uri, experiment="laws", folder=tmp_path / "runs")
     assert (finding.kind, finding.mended) == ("undelivered records", True)

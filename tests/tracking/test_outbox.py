@@ -113,8 +113,8 @@ def test_a_live_process_keeps_others_out_and_a_dead_one_does_not(tmp_path: Path)
 
 def test_the_card_survives(tmp_path: Path) -> None:
     with Outbox(tmp_path) as outbox:
-        card = outbox.introduce(Card(uid="u", experiment="e", run_name="n", tags={"a": "b"}, start_time=1))
-        known = outbox.learn(run_id="r")
+        card = outbox.write_card(Card(uid="u", experiment="e", run_name="n", tags={"a": "b"}, start_time=1))
+        known = outbox.update_card(run_id="r")
     assert read_card(tmp_path) == known
     assert known.uid == card.uid
     (tmp_path / "outbox" / "run.json").write_text("{}")

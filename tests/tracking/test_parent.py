@@ -15,14 +15,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from imagenette.errors import InputError, RunError
-from imagenette.tracking import claim, open_tracker
+from imagenette.results import Status
+from imagenette.tracking import claim
 from imagenette.tracking import parent as parent_module
 from imagenette.tracking.deliver import log_missing_params
 from imagenette.tracking.doctor import find
 from imagenette.tracking.outbox import Outbox, read_card
 from imagenette.tracking.parent import StudyRun
 from imagenette.tracking.runs import UID
-from tests.tracking.tracking_helpers import Server, epoch, header
+from tests.tracking.tracking_helpers import Server, epoch, open_run
 
 DATA = "d" * 64
 GOOD = {
@@ -267,7 +268,7 @@ def test_a_dead_server_is_said_once_and_the_study_goes_on(
     """Frozen first, which costs the most time, then killed."""
     parent = opened(server.uri, uid=str(tmp_path))
     output = tmp_path / "lost"
-    open_tracker(output, header(), tracking_uri=server.uri, offline=True, resume=False)
+    open_run(output, server.uri, offline=True)
     (output / "outbox" / "lock").unlink()  # as if the training were dead: its lock dies with it
     file = tmp_path / "table.md"
     file.write_text("1 done")
@@ -409,7 +410,7 @@ def test_a_failure_goes_into_the_outbox_of_the_killed_run_with_all_it_holds(
     ready = context.Event()
 
     def train() -> None:
-        tracker = open_tracker(output, header(), tracking_uri=uri, offline=True, resume=False)
+        tracker = open_run(output, uri, offline=True)
         tracker.log(epoch(1))
         ready.set()
         time.sleep(60)
@@ -442,8 +443,8 @@ def test_a_failure_goes_into_the_outbox_of_the_killed_run_with_all_it_holds(
 def test_an_outbox_that_ended_by_its_own_word_keeps_it(uri: str, tmp_path: Path) -> None:
     parent = opened(uri)
     for word, kept in (("diverged", "diverged"), ("finished", "finished"), ("preempted", "failed")):
-        tracker = open_tracker(tmp_path / word, header(), tracking_uri=uri, offline=True, resume=False)
-        tracker.close(word)
+        tracker = open_run(tmp_path / word, uri, offline=True)
+        tracker.close(Status(word))
         assert failed(parent, output=tmp_path / word).data.tags["status"] == kept
 
 
@@ -487,14 +488,14 @@ def test_the_doctor_finds_nothing_wrong_with_a_study(uri: str, monkeypatch: pyte
     launcher = outer_run(uri, "laws")
     monkeypatch.setenv("MLFLOW_RUN_ID", launcher)
     opened(uri)
-    assert find(client, "laws") == [], "alive"
+    assert list(find(client, "laws")) == [], "alive"
 
     client.set_tag(parent.run_id, "pid", "1")  # not our process: its start differs
     assert [f.subject for f in find(client, "laws") if f.kind == "lost run"] == [parent.run_id]
     assert parent.refresh(files=[], description="", metrics={}, step=0)
-    assert find(client, "laws") == [], "another driver has taken over"
+    assert list(find(client, "laws")) == [], "another driver has taken over"
 
     for status, reason in (("preempted", "SIGTERM"), ("failed", "1 cell failed"), ("finished", "")):
         assert parent.end(status, reason=reason, description="2 of 2")
         client.set_terminated(launcher)  # by `mlflow run`
-        assert find(client, "laws") == []
+        assert list(find(client, "laws")) == []

@@ -1,4 +1,4 @@
-"""A real MLflow server that can be killed, and small headers and epochs to track."""
+"""A real MLflow server that can be killed, and small runs and epochs to track."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import urllib.request
 from pathlib import Path
 
 from imagenette.records import Epoch
-from imagenette.tracking import DatasetInfo, RunHeader
+from imagenette.tracking.mlflow_tracker import MlflowTracker
+from imagenette.tracking.outbox import Card
 
 
 class Server:
@@ -61,22 +62,31 @@ class Server:
             self.start()
 
 
-def header(experiment: str = "laws", **params: str) -> RunHeader:
-    return RunHeader(
+def small_card(experiment: str = "laws", **params: str) -> Card:
+    data = {"name": "digits", "digest": "0123456789abcdef" * 4, "source": "/data/digits"}
+    return Card(
         experiment=experiment,
         run_name="small",
         params={"depth": "18", "weight_decay": "0.0005", **params},
         tags={"role": "train", "seed": "0"},
-        dataset=DatasetInfo(
-            name="digits",
-            digest="0123456789abcdef" * 4,
-            source="/data/digits",
-            train_images=1437,
-            test_images=360,
-            classes=10,
-            side=32,
-        ),
+        dataset=data | {"train_images": 1437, "test_images": 360, "classes": 10, "side": 32},
     )
+
+
+def open_run(
+    output: Path,
+    uri: str,
+    card: Card | None = None,
+    *,
+    resume: bool = False,
+    offline: bool = False,
+    **params: str,
+) -> MlflowTracker:
+    """The tracker of a small run, once the run is open."""
+    who = card or small_card(**params)
+    tracker = MlflowTracker(output, who, tracking_uri=uri, offline=offline)
+    assert (tracker.run_id is None) <= offline
+    return tracker
 
 
 def epoch(index: int) -> Epoch:
