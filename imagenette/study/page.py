@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from imagenette.files import write_whole
+from imagenette.results import Status
 from imagenette.study import table
 from imagenette.study.definition import Definition
 from imagenette.study.figure import write_figure
@@ -46,7 +47,7 @@ class Page:
     def refresh(self, rows: Sequence[Row], *, now: bool = False) -> bool:
         """Bring the parent run up to date where it is time to; whether the server has it."""
         clock = time.monotonic()
-        state = [(row.state, row.attempt) for row in rows]
+        state = [(row.word, row.attempt) for row in rows]
         fresh = state != self._shown and clock >= self._next_table
         if not (now or fresh or clock >= self._next_beat):
             return True
@@ -54,7 +55,7 @@ class Page:
             self._definition, rows, importances(rows, search=self._definition.search)
         )
         files = self._write(rows, description)
-        done = sum(row.state == "done" for row in rows)
+        done = sum(row.state == Status.FINISHED for row in rows)
         known = self.parent.refresh(
             files=files, description=description, metrics=self._metrics(rows), step=done
         )
@@ -64,7 +65,7 @@ class Page:
         self._next_beat = time.monotonic() + HEARTBEAT
         return known
 
-    def end(self, rows: Sequence[Row], status: str, reason: str) -> bool:
+    def end(self, rows: Sequence[Row], status: Status, reason: str) -> bool:
         """The last version; then the parent run is closed."""
         known = self.refresh(rows, now=True)
         return self.parent.end(status, reason=reason, description=self._description) and known
@@ -93,7 +94,7 @@ class Page:
         return files
 
     def _metrics(self, rows: Sequence[Row]) -> dict[str, float]:
-        values = [row.value for row in rows if row.state == "done" and row.value is not None]
+        values = [row.value for row in rows if row.state == Status.FINISHED and row.value is not None]
         best = {"objective/best": max(values)} if values else {}
-        states = ("done", "failed", "pruned")
-        return {f"cells/{state}": float(sum(row.state == state for row in rows)) for state in states} | best
+        words = ("done", "failed", "pruned")
+        return {f"cells/{word}": float(sum(row.word == word for row in rows)) for word in words} | best

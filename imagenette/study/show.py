@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from imagenette.results import Status
 from imagenette.study.table import Spread, cell_name, how_far, one_line
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _arms(rows: Sequence[Row]) -> list[tuple[float, Line]]:
         arms.setdefault(row.arm, []).append(row)
     found: list[tuple[float, Line]] = []
     for arm, cells in arms.items():
-        done = [row for row in cells if row.state == "done"]
+        done = [row for row in cells if row.state == Status.FINISHED]
         spread = Spread.of(row.value for row in done)
         if spread.mean is not None:
             name = cell_name(done[0]) if arm == done[0].cell else arm
@@ -122,7 +123,9 @@ def time_left(rows: Sequence[Row], *, now: float) -> float | None:
     waiting = sum(row.state == "waiting" for row in rows)
     if not running and not waiting:
         return 0.0
-    trained = [row.seconds for row in rows if row.state == "done" and row.reused is None and row.seconds]
+    trained = [
+        row.seconds for row in rows if row.state == Status.FINISHED and row.reused is None and row.seconds
+    ]
     guessed = [
         max(now - row.started, 0) / row.progress
         for row in running
@@ -148,7 +151,7 @@ def duration(seconds: float) -> str:
 
 def plain_line(row: Row) -> str:
     """A cell that ended, for a log: `done  batch_size=16 seed=1  91.20 %  (3.2 min)`."""
-    parts = [row.state, cell_name(row)]
+    parts = [row.word, cell_name(row)]
     if row.state == "failed":
         parts.append(one_line(row.reason))
     elif row.value is not None:
@@ -169,7 +172,7 @@ def missing_line(name: str, rows: Sequence[Row], *, command: str | None = None) 
     missing = sorted((row for row in rows if row.state in rank), key=lambda r: (rank[r.state], r.position))
     if not missing:
         return f"{name}: {how_far(rows)}"
-    done = sum(row.state == "done" for row in rows)
+    done = sum(row.state == Status.FINISHED for row in rows)
     pruned = sum(row.state == "pruned" for row in rows)
     named = [
         f"{cell_name(row)} ({f'failed: {one_line(row.reason, 100)}' if row.state == 'failed' else row.state})"

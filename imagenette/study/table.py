@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from imagenette.config import canonical
-from imagenette.results import METRICS
+from imagenette.results import METRICS, Status
 
 if TYPE_CHECKING:
     from imagenette.study.queue import Row
@@ -101,7 +101,7 @@ def _arm_row(arm: str, cells: Mapping[Any, Row | None], references: References) 
 
 def how_far(rows: Sequence[Row], noun: str = "cells") -> str:
     """`17 of 18 cells done, 1 failed`: of the other states, those that some cell is in."""
-    count = Counter(row.state for row in rows)
+    count = Counter(row.word for row in rows)
     others = [f"{count[s]} {s}" for s in ("pruned", "running", "waiting", "failed") if count[s]]
     return ", ".join([f"{count['done']} of {len(rows)} {noun} done", *others])
 
@@ -114,13 +114,13 @@ def one_line(reason: str | None, limit: int = 200) -> str:
 
 
 def done_rows(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.state == "done"]
+    return [row for row in rows if row.state == Status.FINISHED]
 
 
 def _why(row: Row | None) -> str:
     if row is None:
         return "waiting"
-    return f"failed: {one_line(row.reason)}" if row.state == "failed" else row.state
+    return f"failed: {one_line(row.reason)}" if row.state == "failed" else row.word
 
 
 def cell_name(row: Row) -> str:
@@ -257,7 +257,7 @@ def csv_text(rows: Sequence[Row], *, objective: str) -> str:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for row in sorted(rows, key=lambda row: row.position):
-        own = {name: getattr(row, name) for name in ("cell", "arm", "state", "value", *told)}
+        own = {name: getattr(row, name) for name in ("cell", "arm", "value", *told)} | {"state": row.word}
         values = {knob: canonical(value) for knob, value in row.values.items()}
         writer.writerow({**own, **values, **row.metrics, "objective": objective})
     return text.getvalue()

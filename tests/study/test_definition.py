@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,11 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagenette.config import resolve
+from imagenette.config import OPERATIONAL, canonical, resolve
 from imagenette.errors import InputError
-from imagenette.study.definition import OBJECTIVES, Choices, Range, Search, load, shipped
+from imagenette.results import OBJECTIVES
+from imagenette.study.checks import check_data
+from imagenette.study.crew import share_out
+from imagenette.study.definition import load, shipped
+from imagenette.study.schema import Choices, Range, Search
 from imagenette.tracking.study_plan import Outline
-from imagenette.training.readiness import check_batches
+from imagenette.training.readiness import check_batches, check_processes, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (
@@ -498,6 +503,131 @@ def test_an_unknown_study_gets_a_suggestion_and_the_list():
 
 def test_messages_call_a_shipped_study_by_its_file():
     assert refusal("depth", overrides={"holdout": "0"}).startswith("studies/depth.toml: objective=selected/")
+
+
+# -- whatever `train` refuses ------------------------------------------------------------------------
+
+NOT_KNOBS_VALUES = [
+    ("depth", "19"),
+    ("depth", "fifty"),
+    ("batch_size", "0"),
+    ("batch_size", "2.5"),
+    ("lr", "abc"),
+    ("lr", "nan"),
+    ("lr", "inf"),
+    ("lr", "0"),
+    ("weight_decay", "-1"),
+    ("epochs", "0"),
+    ("size", "1"),
+    ("size", "nan"),
+    ("holdout", "0.9"),
+    ("momentum", "1"),
+    ("nproc", "0"),
+    ("nproc", "many"),
+    ("flip", "perhaps"),
+    ("recipe", "slow"),
+    ("data", ""),
+    ("optimizer", ""),
+    ("wieght_decay", "1"),
+]
+TOGETHER = [
+    {"start_size": 16},
+    {"start_size": 160},
+    {"activation": "mish"},
+    {"architecture": "resnet26d", "bn_group": 8},
+    {"architecture": "resnet26d", "sync_bn": True},
+]
+WITHOUT_DATA = [
+    ({"batch_size": 7, "nproc": 2}, "batch_size=7 does not divide over 2 processes"),
+    ({"batch_size": 1, "size": 32}, "no variance"),
+    ({"batch_size": 8, "size": 32, "nproc": 8}, "no variance"),
+    ({"architecture": "resnet26"}, ""),
+    ({"architecture": "resnet26x"}, "architecture=resnet26x: must be resnet, xresnet or a network of timm's"),
+    ({"architecture": "xresnett"}, "architecture=xresnett: must be"),
+    ({"architecture": "vit_tiny_patch16_224", "size": 64}, "takes no pictures of 64 x 64 px"),
+    ({"architecture": "vit_tiny_patch16_224", "size": 224, "test_size": 96}, "no pictures of"),
+    ({"architecture": "ghostnet_050", "activation": "mish"}, "has its own"),
+]
+WITH_DATA = [
+    ({"batch_size": 64, "drop_last": False, "limit": 65, "holdout": 0.0}, "no variance"),
+    ({"batch_size": 64, "drop_last": False, "limit": 67, "holdout": 0.0, "nproc": 4}, "fewer than the 4"),
+    ({"data": "no/such/folder"}, "no/such/folder"),
+]
+
+
+def holding(knobs: dict) -> list[dict]:
+    """Studies that hold a config: in their base, in an arm, in a search, in the smoke form."""
+    varied = {knob: value for knob, value in knobs.items() if knob not in OPERATIONAL}
+    fixed = {"data": "digits"} | {knob: value for knob, value in knobs.items() if knob in OPERATIONAL}
+    head = {"name": "x", "title": "X", "seeds": [1], "objective": "final/test_accuracy"}
+    other = {"label_smoothing": [0.0, 0.1]}
+    space = {knob: {"choices": [value]} for knob, value in varied.items()}
+    own = {knob: value for knob, value in fixed.items() if knob not in varied}
+    return [
+        head | {"base": fixed | varied, "grid": other},
+        head | {"base": own, "arms": [varied]},
+        head | {"base": own, "search": {"trials": 1, "space": space}},
+        head | {"base": own, "grid": other, "smoke": varied},
+    ]
+
+
+@pytest.mark.parametrize(("knob", "value"), NOT_KNOBS_VALUES)
+def test_a_value_that_train_refuses_is_refused_when_a_study_is_read(knob, value):
+    with pytest.raises(InputError):
+        resolve({knob: value})
+    for tables in holding({knob: value}):
+        with pytest.raises(InputError):
+            load_tables(tables)
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"architecture": "xresnet", "activation": "silu"}, {"size": 224, "start_size": 160}]
+)
+def test_knobs_that_only_go_together_are_no_mistake(knobs):
+    for tables in holding(knobs):
+        load_tables(tables)
+    plain = holding({"epochs": 1})[0]
+    definition = load_tables(plain, overrides={knob: canonical(value) for knob, value in knobs.items()})
+    assert definition.overrides == knobs
+
+
+@pytest.mark.parametrize("knobs", TOGETHER)
+def test_knobs_that_train_does_not_take_together_are_refused_when_a_study_is_read(knobs):
+    with pytest.raises(InputError) as error:
+        resolve(knobs)
+    for tables in holding(knobs | {"data": "imagenette"}):
+        with pytest.raises(InputError) as again:
+            load_tables(tables)
+        assert str(error.value) in str(again.value)
+
+
+@pytest.mark.parametrize(("knobs", "complaint"), WITHOUT_DATA)
+def test_a_config_that_cannot_be_trained_is_refused_when_a_study_is_read(knobs, complaint):
+    processes = int(knobs.get("nproc", 1))
+    try:
+        config = resolve({"data": "digits"} | knobs)
+        check_processes(config, processes)
+        prepare(config, processes)
+    except InputError as error:
+        refused = str(error)
+    else:
+        refused = ""
+    assert bool(refused) == bool(complaint)
+    for tables in holding(knobs):
+        if not complaint:
+            load_tables(tables)
+            continue
+        with pytest.raises(InputError, match=re.escape(complaint)) as again:
+            load_tables(tables)
+        assert refused in str(again.value)
+
+
+@pytest.mark.parametrize(("knobs", "complaint"), WITH_DATA)
+def test_a_config_that_its_data_does_not_fit_is_refused_before_a_study_is_made(knobs, complaint):
+    for tables in holding(knobs):
+        definition = load_tables(tables | {"smoke": tables.get("smoke", {})}, smoke=True)
+        with pytest.raises(InputError, match=complaint):
+            check_data(definition, share_out(2, cores=2, gpus=[]))
 
 
 # -- forms, overrides, names -----------------------------------------------------------------------

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from imagenette.results import Status
 from imagenette.study.figure import write_figure
 from imagenette.study.queue import Row
 from imagenette.study.table import LIMIT, Spread, arm_rows, csv_text, how_far, markdown
@@ -36,7 +37,13 @@ def cell(arm: str, seed: int, value: float | None = None, *, position: int = 0, 
             "final/test_accuracy": value - 0.02,
             "best/test_accuracy": value + 0.01,
         }
-        finished = {"state": "done", "value": value, "metrics": metrics, "seconds": 120.0, "attempt": 1}
+        finished = {
+            "state": Status("done"),
+            "value": value,
+            "metrics": metrics,
+            "seconds": 120.0,
+            "attempt": 1,
+        }
     values = {"seed": seed, **dict(said.split("=") for said in arm.split())}
     facts = {"cell": f"{arm} seed={seed}", "arm": arm, "position": position, "values": values}
     return Row(**{**facts, **finished, **more})
@@ -220,7 +227,7 @@ def test_the_file_of_cells_reads_back_the_same() -> None:
     assert len(read) == len(rows) == len(by_cell)
     for row in rows:
         line = by_cell[row.cell]
-        assert (line["arm"], line["state"], line["seed"]) == (row.arm, row.state, str(row.values["seed"]))
+        assert (line["arm"], line["state"], line["seed"]) == (row.arm, row.word, str(row.values["seed"]))
         assert line["value"] == ("" if row.value is None else str(row.value))
         assert all(float(line[name]) == value for name, value in row.metrics.items())
         assert (line["reason"], line["attempt"]) == (row.reason or "", str(row.attempt))
