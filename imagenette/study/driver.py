@@ -20,11 +20,10 @@ from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, EXIT_UNSYN
 from imagenette.processes import cores, follow_parent
 from imagenette.results import Status
 from imagenette.study.checks import check_data, check_facts, check_same, facts, planned
-from imagenette.study.claims import StaleClaims
 from imagenette.study.crew import Crew, share_out, visible_gpus
 from imagenette.study.definition import Definition
 from imagenette.study.identity import place
-from imagenette.study.ledger import Ledger
+from imagenette.study.ledger import Ledger, StaleClaims
 from imagenette.study.page import Page
 from imagenette.study.queue import Queue, Row
 from imagenette.study.show import missing_line, watching

@@ -1,17 +1,20 @@
-"""What became of each attempt at a cell: written into the row first, which decides, then into Optuna."""
+"""How each attempt at a cell ends: written into the row first, which decides, then into Optuna; or given up,
+as its worker is dead."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from imagenette.processes import lives
 from imagenette.results import Status
-from imagenette.study.claims import StaleClaims
+from imagenette.study.identity import place
 from imagenette.study.queue import MOST_LOSSES, Queue, Row
 from imagenette.study.storage import Patience
 from imagenette.study.trials import Trials
@@ -21,6 +24,38 @@ from imagenette.training.job import Result
 
 class Lost(Exception):
     """Another worker has the cell now."""
+
+
+@dataclass
+class StaleClaims:
+    """Finds the claims to give up: their process is gone (same host), or their beat has not moved for `grace`
+    seconds as watched from here. No clocks are compared, and an outage of the database ages nobody."""
+
+    grace: float
+    """Seconds without a beat."""
+    here: str = field(default_factory=place)
+    _seen: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
+    """Cell and attempt -> its beat, and since when it has stood at that."""
+    _last: float = 0.0
+
+    def find(self, running: Sequence[Row], *, now: float | None = None) -> list[tuple[Row, str]]:
+        """Rows to take back, each with its reason. now: seconds of a monotonic clock."""
+        now = time.monotonic() if now is None else now
+        if now - self._last > self.grace / 3:  # we were frozen or waiting ourselves: nobody was watched
+            self._seen.clear()
+        self._last = now
+        kept: dict[tuple[str, int], tuple[int, float]] = {}
+        found = []
+        for row in running:
+            key = row.cell, row.attempt
+            beat, since = self._seen.get(key, (row.beat, now))
+            kept[key] = (beat, since) if beat == row.beat else (row.beat, now)
+            if row.place == self.here and not lives(row.pid or 0, row.pid_started or 0.0):
+                found.append((row, f"worker process {row.pid} on {row.host} is gone"))
+            elif now - kept[key][1] > self.grace:
+                found.append((row, f"no sign of life from {row.host} for {self.grace:g} s"))
+        self._seen = kept
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ for dead) makes it drop the training, being asked to stop makes it save and give
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -17,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,8 @@ from imagenette.config import Config, resolve
 from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, RunError
 from imagenette.processes import follow_parent
 from imagenette.results import Status, split_of
-from imagenette.study.claims import StaleClaims
 from imagenette.study.identity import Worker
-from imagenette.study.ledger import Ledger, Lost
+from imagenette.study.ledger import Ledger, Lost, StaleClaims
 from imagenette.study.queue import Queue, Row
 from imagenette.study.schema import Search
 from imagenette.study.storage import AWAY, Patience, connect, open_study
@@ -114,22 +114,20 @@ def work(order: Order, stopping: threading.Event) -> int:
 def run_cell(order: Order, ledger: Ledger, row: Row) -> bool:
     """One attempt at a claimed cell, from the trial's opening to its close. False if it could not begin, for
     no fault of its own: better to wait a little before the next."""
-    queue, patience = ledger.queue, ledger.patience
+    patience, hold = ledger.patience, Hold(ledger.queue, row, every=min(order.grace, 60.0) / 6)
     try:
-        with Hold(queue, row, patience, beat=min(order.grace, 60.0) / 6) as hold:
-            row = patience(lambda: ledger.trials.open(row, seed=order.seed))
-            job = job_of(order, row)
-            row = replace(row, config=job.config.model_dump(), output=str(job.output))
-            changed = ("trial", "trial_id", "values", "config", "output")
-            hold.note(**{name: getattr(row, name) for name in changed})
-            hold.follow(job)
-            result = run_training(
-                job,
-                command=order.command,
-                env={**os.environ, **order.env},
-                wanted=lambda: not patience.unless() and not hold.lost.is_set(),
-                prune=pruner(order, ledger.trials, row),
-            )
+        row = patience(lambda: ledger.trials.open(row, seed=order.seed))
+        job = job_of(order, row)
+        row = replace(row, config=job.config.model_dump(), output=str(job.output))
+        changed = ("trial", "trial_id", "values", "config", "output")
+        hold.note(patience, **{name: getattr(row, name) for name in changed})
+        result = run_training(
+            job,
+            command=order.command,
+            env={**os.environ, **order.env},
+            wanted=lambda: hold.holds(job) and not patience.unless(),
+            prune=pruner(order, ledger.trials, row),
+        )
         ledger.close(row, result)
         return result.status != Status.UNTRACKED
     except Lost:
@@ -139,7 +137,7 @@ def run_cell(order: Order, ledger: Ledger, row: Row) -> bool:
     except Exception as error:  # a bug of ours, or a database that refuses: this cell's end, not the study's
         traceback.print_exc()
         reason = one_line(f"{type(error).__name__}: {error}")
-        patience(lambda: queue.finish(row, Status.FAILED, reason=reason, marked=0))
+        patience(lambda: ledger.queue.finish(row, Status.FAILED, reason=reason, marked=0))
     return True
 
 
@@ -200,44 +198,31 @@ def await_server(order: Order, stopping: threading.Event) -> None:
             stopping.wait(2)
 
 
+@dataclass
 class Hold:
-    """A claim kept alive by a thread that beats, until the block ends. `lost` is set once the row is no
-    longer ours."""
+    """A claim, kept alive by whoever looks whether it still holds."""
 
-    def __init__(self, queue: Queue, row: Row, patience: Patience, *, beat: float) -> None:
-        self._queue, self._row, self._patience, self._beat = queue, row, patience, beat
-        self.lost, self._over = threading.Event(), threading.Event()
-        self._job: Job | None = None
-        self._thread = threading.Thread(target=self._keep, daemon=True)
+    queue: Queue
+    row: Row
+    every: float
+    """Seconds between two signs of life."""
+    lost: bool = False
+    """Whether another worker has the cell now."""
+    _next: float = 0.0
 
-    def __enter__(self) -> Hold:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def follow(self, job: Job) -> None:
-        """From now on each beat brings how far this training is."""
-        self._job = job
-
-    def note(self, **known: Any) -> None:
-        """Write into the row; Lost if it is no longer ours."""
-        if not self._patience(lambda: self._queue.note(self._row, **known)):
-            self.lost.set()
+    def note(self, patience: Patience, **known: Any) -> None:
+        """Write into the row. Lost if it is no longer ours."""
+        if not patience(lambda: self.queue.note(self.row, **known)):
             raise Lost
 
-    def _keep(self) -> None:
-        while not self._over.wait(self._beat):
-            try:
-                job = self._job
-                known = {"progress": count_epochs(job.output) / job.config.epochs} if job else {}
-                if not self._queue.note(self._row, **known):
-                    self.lost.set()
-                    return
-            except Exception:  # the database is away: nobody else can take the claim meanwhile
-                continue
+    def holds(self, job: Job) -> bool:
+        """Beat, where it is time to, and write down how far the training is; False once the claim is lost."""
+        if not self.lost and time.monotonic() >= self._next:
+            with contextlib.suppress(*AWAY):  # nobody else can take the claim while the database is away
+                progress = count_epochs(job.output) / job.config.epochs
+                self.lost = not self.queue.note(self.row, progress=progress)
+            self._next = time.monotonic() + self.every
+        return not self.lost
 
 
 if __name__ == "__main__":

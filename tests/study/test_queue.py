@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 
 from imagenette.errors import InputError, RunError, hide_secrets
 from imagenette.results import Status
-from imagenette.study.claims import StaleClaims
 from imagenette.study.identity import Worker
+from imagenette.study.ledger import StaleClaims
 from imagenette.study.queue import MOST_LOSSES, Queue, Row
 from imagenette.study.storage import find_queue, open_storage, open_study, resolve_storage
 from imagenette.study.trials import Trials, importances
