@@ -1,10 +1,25 @@
 """The knobs: layering, bounds, words, round trip."""
 
+import importlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagenette.config import DATA, GROUPS, KNOBS, RECIPES, Config, allowed, canonical, resolve
+from imagenette.config import (
+    DATA,
+    GROUPS,
+    KNOBS,
+    NEUTRAL,
+    OPERATIONAL,
+    OPTIMIZERS,
+    RECIPES,
+    Config,
+    allowed,
+    canonical,
+    from_params,
+    resolve,
+)
 from imagenette.errors import InputError
 
 
@@ -149,6 +164,49 @@ def test_digest_ignores_how_it_runs_and_nothing_else(values, device, nproc, work
     assert config.model_copy(update={"lr": config.lr / 2}).digest() != config.digest()
 
 
+def test_a_knob_that_is_added_leaves_every_earlier_digest_as_it_was():
+    class Tomorrow(Config):
+        sharpness: float = 0.0
+        """A knob of tomorrow's, whose default changes nothing."""
+
+    before = resolve({"data": "digits", "lr": 0.3})
+    after = Tomorrow.model_validate(before.model_dump())
+    assert after.params().keys() - before.params().keys() == {"sharpness"}
+    assert after.digest() == before.digest()
+    assert after.model_copy(update={"sharpness": 0.5}).digest() != before.digest()
+
+
+def test_a_digest_is_of_values_that_were_frozen_and_not_of_defaults_that_may_move():
+    assert NEUTRAL.keys() == set(KNOBS) - OPERATIONAL
+    assert resolve(NEUTRAL).digest() == Config().digest() == "44136fa355b3678a"
+    digest = resolve({"data": "digits", "recipe": "paper", "batch_size": 8, "seed": 3}).digest()
+    assert digest == "49f39f7b02e4c019", "finished runs would be trained again"
+
+
+def test_a_tracked_runs_params_give_its_config_however_they_are_spelt():
+    config = resolve({"data": "digits", "weight_decay": "5e-4"})
+    params = config.params() | {"weight_decay": "5e-4", "flip": "False"}
+    assert from_params(params) == config
+    del params["erase"]  # of a run that is older than this knob
+    assert from_params(params) == config
+    assert from_params(params | {"depth": "19"}) is None
+    assert from_params(params | {"of_tomorrow": "1"}) is None
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_of_the_table_has_a_builder_values_and_a_place_among_the_choices(name):
+    config = resolve({"optimizer": name})
+    module, _, function = OPTIMIZERS[name].builder.partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+    assert (config.lr, config.weight_decay, config.batch_size) == (
+        OPTIMIZERS[name].lr,
+        OPTIMIZERS[name].weight_decay,
+        OPTIMIZERS[name].batch_size,
+    )
+    assert name in allowed("optimizer")
+    assert f"{config.lr} for {name}" in str(RECIPES["fast"]["lr"])
+
+
 def test_the_fast_recipe_crops_less_in_short_runs():
     scales = [resolve({"epochs": epochs}).crop_scale for epochs in (1, 5, 10, 16, 350)]
     assert scales == [0.86, 0.7, 0.5, 0.35, 0.35]
@@ -157,7 +215,7 @@ def test_the_fast_recipe_crops_less_in_short_runs():
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("given", "message"),
     [
         ({"start_size": 16}, "start_size=16: start_size must be 0 or from 32 to size=128"),
         ({"start_size": 160}, "start_size=160: start_size must be 0 or from 32 to size=128"),
@@ -172,19 +230,19 @@ def test_the_fast_recipe_crops_less_in_short_runs():
         ),
     ],
 )
-def test_knobs_that_do_not_go_together_are_one_line(knobs, said):
+def test_knobs_that_do_not_go_together_are_one_line(given, message):
     with pytest.raises(InputError) as error:
-        resolve(knobs)
-    assert str(error.value).startswith(said)
+        resolve(given)
+    assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("knobs", "name"),
+    ("given", "name"),
     [
         ({"depth": 34}, "resnet34"),
         ({"depth": 34, "architecture": "xresnet", "activation": "silu"}, "xresnet34-silu"),
         ({"architecture": "resnet26d"}, "timm/resnet26d"),
     ],
 )
-def test_a_network_has_one_name(knobs, name):
-    assert resolve(knobs).network == name
+def test_a_network_has_one_name(given, name):
+    assert resolve(given).network == name

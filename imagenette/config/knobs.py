@@ -141,15 +141,16 @@ class Config(BaseModel):
 
     def params(self) -> dict[str, str]:
         """Each knob as canonical text: `{"weight_decay": "0.0005", "flip": "true", ...}`."""
-        return {name: canonical(getattr(self, name)) for name in KNOBS}
+        return {name: canonical(getattr(self, name)) for name in type(self).model_fields}
 
     def digest(self) -> str:
         """16 hex digits, equal for two configs that compute the same thing.
 
         Only knobs that differ from NEUTRAL count. So a knob that is added later, at its default, leaves the
         digest of every earlier config as it was."""
-        own = {name: text for name, text in self.params().items() if text != neutral(name)}
-        own = {name: text for name, text in own.items() if name not in OPERATIONAL}
+        defaults = {name: canonical(field.default) for name, field in type(self).model_fields.items()}
+        usual = defaults | NEUTRAL
+        own = {k: v for k, v in self.params().items() if v != usual[k] and k not in OPERATIONAL}
         return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -210,11 +211,6 @@ NEUTRAL = {
 }
 """What a knob must differ from to count in a config's digest. It stays when a default changes, so that the
 digests of finished runs go on meaning the same. A new knob's value here is one that changes nothing."""
-
-
-def neutral(name: str) -> str:
-    """A knob's text in NEUTRAL; its default, where it was added without an entry."""
-    return NEUTRAL.get(name, canonical(Config.model_fields[name].default))
 
 
 GROUPS = {

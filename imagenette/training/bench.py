@@ -1,5 +1,5 @@
 """Training speed with the real data path against one resident batch, which is the machine's limit for a
-network and precision. Both run the same training step, in turns, so that a noisy machine hits both."""
+network and a precision. Both run the same training step, in turns, so that a noisy machine hits both."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Speed:
     """Training images per second, one value a round, and what they were measured with."""
 
     real: list[float]
-    """With decoded images cropped, flipped and resized on the way: epochs as training runs them."""
+    """Epochs as training runs them: decoded images are cropped, mirrored and resized on the way."""
     resident: list[float]
-    """With one batch that is already there: the limit."""
+    """One batch that is already in memory, again and again: the limit."""
     steps: int
     """Optimizer steps per round and kind."""
     config: dict[str, str]
@@ -60,7 +60,7 @@ class Speed:
 
 
 def measure(config: Config, dataset: Dataset, *, rounds: int, steps: int) -> Speed:
-    """Train `steps` steps of each kind in turns, `rounds` times. Starting an epoch counts as real."""
+    """Train `steps` steps of each kind in turns, `rounds` times. The start of an epoch counts as real."""
     with join(config.device) as world:
         task = make_task(config.model_copy(update={"start_size": 0}), dataset, world)
         state = make_state(config, len(dataset.classes), world)

@@ -1,6 +1,7 @@
-"""A run's state on disk: atomic, checksummed, complete, the previous one kept. Refuses a damaged file.
+"""A run's state on disk: written whole or not at all, with a checksum, the previous one kept. Refuses a
+damaged file.
 
-A file is a line `imagenette-checkpoint 1 <sha256>` and then torch's own format, without pickled code.
+A file is one line, `imagenette-checkpoint 1 <sha256>`, and then torch's own format, without pickled code.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from imagenette.training.step import Meters, TrainState
 MAGIC = b"imagenette-checkpoint 1 "
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+def _warn(message: str) -> None:
+    print(message, file=sys.stderr)
 
 
 class Damaged(RunError):
@@ -37,7 +38,7 @@ class Damaged(RunError):
 
 @dataclass(frozen=True)
 class Selected:
-    """The selected epoch: its weights and what they say of the test set."""
+    """The selected epoch: its weights, and their predictions for the test set."""
 
     epoch: int
     net: dict[str, torch.Tensor]
@@ -58,24 +59,24 @@ class Checkpoints:
         packed = pack(state, self._world)
         self._world.first_does(lambda: self._replace(packed))
 
-    def save_epoch(self, state: TrainState, said: Predictions | None, *, by_holdout: bool) -> None:
-        """Save the state after an epoch; before it, so that a state never lacks them, the weights if they are
-        the best so far. said: what they say of the test set."""
+    def save_epoch(self, state: TrainState, predictions: Predictions | None, *, by_holdout: bool) -> None:
+        """Save the state after an epoch; and before that, so that no state lacks them, the weights if they
+        are the best so far, with their predictions for the test set."""
         ended = state.epoch - 1
-        if said is not None and selected_epoch(state.history, holdout=by_holdout) == ended:
-            columns = {f.name: torch.from_numpy(getattr(said, f.name)) for f in fields(said)}
+        if predictions is not None and selected_epoch(state.history, holdout=by_holdout) == ended:
+            columns = {f.name: torch.from_numpy(getattr(predictions, f.name)) for f in fields(predictions)}
             best = {"epoch": ended, "net": state.judged.state_dict(), "predictions": columns}
             self._world.first_does(lambda: write(self._selected, best))
         self.save(state)
 
-    def restore(self, state: TrainState, warn: Callable[[str], None] = _say) -> None:
-        """Put the newest whole state into a fresh one; leave it fresh where nothing was ever saved. RunError
-        if all there is is damaged."""
+    def restore(self, state: TrainState, warn: Callable[[str], None] = _warn) -> None:
+        """Put the newest whole state into a fresh one, which stays fresh where nothing was saved yet.
+        RunError where every saved state is damaged."""
         saved = self._world.from_first(self._world.first_does(lambda: self.newest(warn)))
         if saved is not None:
             unpack(saved, state, self._world)
 
-    def newest(self, warn: Callable[[str], None] = _say) -> dict[str, Any] | None:
+    def newest(self, warn: Callable[[str], None] = _warn) -> dict[str, Any] | None:
         found = [path for path in (self._last, self._previous) if path.exists()]
         for path in found:
             try:
@@ -88,8 +89,8 @@ class Checkpoints:
 
     def selected(self) -> Selected:
         saved = read(self._selected)
-        said = {name: tensor.numpy() for name, tensor in saved["predictions"].items()}
-        return Selected(saved["epoch"], saved["net"], Predictions(**said))
+        columns = {name: tensor.numpy() for name, tensor in saved["predictions"].items()}
+        return Selected(saved["epoch"], saved["net"], Predictions(**columns))
 
     def _replace(self, packed: dict[str, Any]) -> None:
         fresh = self._folder / "fresh.pt"
@@ -101,7 +102,8 @@ class Checkpoints:
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Replace path by state, on the disk when this returns. RunError on a full disk: path is as it was."""
+    """Replace what is at path; on the disk when this returns. RunError on a full disk: then path is as
+    before."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getbuffer()
@@ -120,7 +122,7 @@ def write(path: Path, state: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The state in path, on the CPU. Damaged if any bit of it is not as written."""
+    """The state at path, on the CPU. Damaged if any bit differs from what was written."""
     header, _, payload = path.read_bytes().partition(b"\n")
     if header != MAGIC + hashlib.sha256(payload).hexdigest().encode():
         raise Damaged(f"checkpoint {path} is damaged (checksum)")
@@ -129,8 +131,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def pack(state: TrainState, world: World) -> dict[str, Any]:
-    """The state of all ranks as plain values; a collective call. Weights are the same on every rank; sums
-    and random states are each rank's own (a network with dropout would draw from the latter)."""
+    """The state of all ranks as plain values; every rank must call it. Weights are the same on every rank;
+    sums and random states are each rank's own (a network with dropout draws from the latter)."""
     meters = state.meters
     sums = [meters.loss.cpu(), meters.correct.cpu(), meters.bad_step.cpu(), meters.images, meters.seconds]
     return {
@@ -145,8 +147,8 @@ def pack(state: TrainState, world: World) -> dict[str, Any]:
 
 
 def unpack(saved: dict[str, Any], state: TrainState, world: World) -> None:
-    """Put what pack() took into a fresh state of the same shape. With another number of ranks, rank 0 takes
-    over the sums of all."""
+    """Put what pack() gave into a fresh state of the same shape. With another number of ranks than before,
+    rank 0 takes over the sums of all."""
     state.net.load_state_dict(saved["net"])
     optim.restore(state.optimizer, saved["optimizer"])
     if state.average is not None:

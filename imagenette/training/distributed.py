@@ -1,4 +1,5 @@
-"""The processes that train together: who am I, what did we agree. One process is a world of size 1."""
+"""The processes that train together: which one this is, and what they agree on. One process is a world of
+size 1."""
 
 from __future__ import annotations
 
@@ -29,16 +30,16 @@ class World:
     rank: int
     size: int
     device: torch.device
-    watch: hosts.Watch | None = None
-    """Over several hosts: who of the others still lives."""
+    watch: hosts.HostWatch | None = None
+    """Over several hosts: which of the others still live."""
 
     @property
     def first(self) -> bool:
         return self.rank == 0
 
     def any(self, *flags: bool) -> list[bool]:
-        """For each flag whether any rank raises it; the same answer everywhere. Goes through the CPU, so it
-        never waits for a GPU."""
+        """For each flag whether any rank raises it; the same answer on every rank. Goes through the CPU, so
+        that it never waits for a GPU."""
         if self.size == 1:
             return list(flags)
         votes = torch.tensor(flags, dtype=torch.int8)
@@ -68,21 +69,18 @@ class World:
         return box[0]  # type: ignore[no-any-return]
 
     def first_does(self, action: Callable[[], T]) -> T | None:
-        """What rank 0 gets from action; None elsewhere. If it fails there, every rank fails, so that none
-        waits for the others."""
+        """What action returns on rank 0; None on other ranks. If it fails on rank 0 every rank fails, so that
+        none waits for another."""
         value, failure = None, None
         if self.first:
             try:
                 value = action()
             except Exception as error:
                 failure = error
-        told = self.from_first(
-            failure if isinstance(failure, (InputError, RunError)) else failure and repr(failure)
-        )
-        if failure:
-            raise failure
-        if told:
-            raise told if isinstance(told, Exception) else RunError(f"rank 0 failed: {told}")
+        known = isinstance(failure, (InputError, RunError))  # others may not survive being sent
+        shared = self.from_first(failure if known else failure and RunError(f"rank 0 failed: {failure!r}"))
+        if failure or shared:
+            raise failure or shared  # type: ignore[misc]  # one of them is an error
         return value
 
     def share_buffers(self, net: nn.Module) -> None:
@@ -106,8 +104,8 @@ def join(device: str) -> Iterator[World]:
     else:
         keep_freed_memory()
         if "OMP_NUM_THREADS" not in os.environ:
-            # One thread a core over all processes and no more: oneDNN's threads wait for each other spinning,
-            # and two processes of two threads on two cores run thirty times slower than one.
+            # Over all processes one thread a core, and no more: oneDNN's threads spin while they wait for
+            # each other, and two processes of two threads on two cores run thirty times slower than one.
             processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             torch.set_num_threads(max(1, cores() // processes))
     if "RANK" not in os.environ:
@@ -118,7 +116,7 @@ def join(device: str) -> Iterator[World]:
     watch = None
     if hosts.several():
         hosts.choose_interface(store)
-        watch = hosts.Watch(store, rank, size)
+        watch = hosts.HostWatch(store, rank, size)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         with watch.watching() if watch else nullcontext():

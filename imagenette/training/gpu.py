@@ -11,11 +11,12 @@ EAGER = 3  # steps of one shape before it is recorded: the first ones allocate, 
 
 
 class Recorded:
-    """learn(images, labels), which must be device work alone, as a CUDA graph: one launch a step instead of
-    some hundreds, which small networks at small batches would otherwise wait for.
+    """learn(images, labels) as a CUDA graph: one launch a step instead of some hundreds, for which small
+    networks at small batches would otherwise wait. learn must be device work alone.
 
     Steps before the recording are steps like any other. A batch of another shape (an epoch's last one) is
-    learned without the graph; once EAGER of them come in a row (a new resolution), they become the graph.
+    learned without the graph; once EAGER of them come in a row (a new resolution), the graph is recorded
+    anew.
     """
 
     def __init__(self, learn: Callable[[Tensor, Tensor], None]) -> None:
@@ -31,7 +32,7 @@ class Recorded:
             self._in_a_row = self._in_a_row + 1 if images.shape == self._shape else 1
             self._shape = images.shape
             if self._in_a_row <= EAGER:
-                self._aside(images, labels)
+                self._run(images, labels)
                 return
             self._record(images, labels)
         self._images.copy_(images)
@@ -40,15 +41,15 @@ class Recorded:
         self._graph.replay()
         self._in_a_row = 0
 
-    def _aside(self, images: Tensor, labels: Tensor) -> None:
-        """On a stream of its own, as recording will be: what is allocated there can be recorded."""
+    def _run(self, images: Tensor, labels: Tensor) -> None:
+        """A step on the stream that recording uses: what is allocated there can be recorded."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             self._learn(images, labels)
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def _record(self, images: Tensor, labels: Tensor) -> None:
-        """Notes what learn() launches; nothing is computed."""
+        """Note what learn() launches; nothing is computed."""
         self._graph = None  # frees the last one's memory before the next is made
         self._images, self._labels = images.clone(), labels.clone()
         graph = torch.cuda.CUDAGraph()
@@ -58,23 +59,23 @@ class Recorded:
 
 
 class Reading:
-    """A number on a device, asked for now and told once the device got that far, which nobody waits for."""
+    """A number on a device, fetched without waiting: requested now, there once the device gets that far."""
 
     def __init__(self, device: torch.device) -> None:
         cuda = device.type == "cuda"
-        self._box = torch.zeros((), dtype=torch.float64, pin_memory=cuda)
+        self._value = torch.zeros((), dtype=torch.float64, pin_memory=cuda)
         self._arrived = torch.cuda.Event() if cuda else None
-        self._asked = False
+        self._pending = False
 
-    def ask(self, value: Tensor) -> None:
-        self._box.copy_(value, non_blocking=True)
+    def request(self, value: Tensor) -> None:
+        self._value.copy_(value, non_blocking=True)
         if self._arrived:
             self._arrived.record()
-        self._asked = True
+        self._pending = True
 
-    def told(self) -> float | None:
-        """The number last asked for, once; None while it is under way."""
-        if not self._asked or (self._arrived and not self._arrived.query()):
+    def take(self) -> float | None:
+        """The number requested last, once; None while it is under way."""
+        if not self._pending or (self._arrived and not self._arrived.query()):
             return None
-        self._asked = False
-        return float(self._box)
+        self._pending = False
+        return float(self._value)

@@ -1,9 +1,10 @@
 """A training over several hosts: which network reaches the others, and what happens when one falls silent.
 
-A host that loses its power or its cable closes no connection, so whoever waits for it in a collective would
-wait for the process group's whole timeout. Each rank therefore beats in torchrun's store (a small server on
-the first host) and watches the others' beats. Where one stays out, it shuts down its own connections for
-collectives: the one it waits in fails, and the run ends the way it ends on any error.
+A host that loses its power or its cable closes no connection, so a rank that waits for it in a collective
+would wait for the process group's whole timeout. Therefore each rank writes a beat into torchrun's store (a
+small server on the first host) at short intervals, and watches the beats of the others. Where one stays out,
+a rank shuts down its own connections for collectives: the collective that it waits in fails, and the run ends
+as on any error.
 """
 
 from __future__ import annotations
@@ -24,33 +25,34 @@ from imagenette.errors import EXIT_FAILED, RunError
 from imagenette.processes import outlast
 
 SILENCE = float(os.environ.get("IMAGENETTE_SILENCE") or 30)
-"""Seconds after which a host that says nothing is given up."""
-LOOKS = 6  # in that time. Looks are counted, not seconds: a job suspended as a whole finds nobody silent
+"""Seconds without a beat after which a host is given up."""
+LOOKS = 6  # in that time. Looks are counted, not seconds: a job suspended as a whole finds no host silent
 GRACE = 15  # seconds that a rank then gets to end by itself
 TORCHRUN = 15  # seconds that torchrun gets to end after its ranks
 DONE = b"done"
-_ON = "the same command goes on from the last checkpoint"
+_GOES_ON = "the same command goes on from the last checkpoint"
 
 
 class HostLost(RunError):
     """Another host is silent, or its part of the training has ended."""
 
     silent = False
-    """Nothing comes from it any more: this host's own torchrun may hang in a call to a store over there."""
+    """Whether nothing comes from it: then this host's own torchrun may hang in a call to a store over
+    there."""
 
 
 def several() -> bool:
-    """Whether this is one rank of several hosts', as torchrun tells it."""
+    """Whether this is a rank of a training over several hosts, by torchrun's variables."""
     return int(os.environ.get("GROUP_WORLD_SIZE", "1")) > 1
 
 
 def choose_interface(store: Store) -> None:
-    """Let gloo use the network that leads to the other hosts, unless the user chose one. Left alone it takes
-    the address that this host's name has here, often 127.0.1.1, under which no other host finds it."""
+    """Make gloo use the network that leads to the other hosts, unless the user chose one. By itself it takes
+    the address of this host's own name, often 127.0.1.1, at which no other host finds it."""
     if "GLOO_SOCKET_IFNAME" in os.environ:
         return
     group = int(os.environ["GROUP_RANK"])
-    if group == 0:  # the store is here: what counts is the way to another host
+    if group == 0:  # the store is on this host: the way to another host counts
         here = _address_towards(store.get("address/1").decode())
     else:
         here = _address_towards(os.environ["MASTER_ADDR"])
@@ -61,7 +63,7 @@ def choose_interface(store: Store) -> None:
 
 
 def _address_towards(host: str) -> str:
-    """This host's address on the way to another. Nothing is sent: connecting a UDP socket only asks for the
+    """This host's address on the way to another. Nothing is sent: connecting a UDP socket only looks up the
     route."""
     family, kind, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as asking:
@@ -69,16 +71,16 @@ def _address_towards(host: str) -> str:
         return str(asking.getsockname()[0]).partition("%")[0]
 
 
-class Watch:
-    """One rank's beats, and what it hears of the others'."""
+class HostWatch:
+    """One rank's own beats, and its watch over those of the others."""
 
     def __init__(self, store: Store, rank: int, size: int) -> None:
-        """Before the process group is made, on every rank. store: the one they share; it is used through a
-        connection of our own."""
+        """To be made on every rank before the process group. store: the one that all share; it is used
+        through a connection of its own."""
         self.lost: HostLost | None = None
-        """Who is silent, once somebody is."""
-        self.last_words: Callable[[HostLost], object] = lambda lost: None
-        """Called where the main thread does not end in time, right before the process is ended."""
+        """The host that is silent, once one is."""
+        self.before_exit: Callable[[HostLost], object] = lambda lost: None
+        """Called right before the process is ended, where the main thread does not end in time."""
         self._rank = rank
         self._store = PrefixStore("watch", store.clone())
         self._store.set(f"host/{rank}", socket.gethostname())
@@ -94,11 +96,12 @@ class Watch:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside, beat and watch; HostLost is raised in place of what a collective says of a lost host."""
+        """Inside, beat and watch; HostLost takes the place of the error that a collective raises for a lost
+        host."""
         self._connections = _connections() - self._connections  # those that the process group made
-        # Two threads: the talker may hang in a call to a store that is gone, for a quarter of an hour.
-        talker = threading.Thread(target=self._talk, name="beats", daemon=True)
-        talker.start()
+        # Two threads: the one that beats may hang for a quarter of an hour in a call to a store that is gone.
+        beating = threading.Thread(target=self._keep_beating, name="beats", daemon=True)
+        beating.start()
         threading.Thread(target=self._look, name="watch", daemon=True).start()
         try:
             yield
@@ -110,20 +113,20 @@ class Watch:
         finally:
             self._over.set()
             if self.lost is None:
-                talker.join(timeout=SILENCE / LOOKS)  # it says that we are done
+                beating.join(timeout=SILENCE / LOOKS)  # its last beat says that this rank is done
 
     def cause(self, error: BaseException) -> BaseException:
-        """The lost host behind an error, else the error itself."""
+        """The lost host behind an error; else the error itself."""
         self._noticed.set()
         if self.lost:
             return self.lost
-        if isinstance(error, RuntimeError) and "gloo" in str(error):  # there was still somebody to close them
-            return HostLost(f"a process on another host has ended: {_ON}")
+        if isinstance(error, RuntimeError) and "gloo" in str(error):  # the host still closed its connections
+            return HostLost(f"a process on another host has ended: {_GOES_ON}")
         return error
 
-    def _talk(self) -> None:
+    def _keep_beating(self) -> None:
         beat = 0
-        with contextlib.suppress(Exception):  # a store that fails is as silent as one that hangs
+        with contextlib.suppress(Exception):  # a store that fails counts as silent, like one that hangs
             while not self._over.wait(SILENCE / LOOKS):
                 beat += 1
                 self._store.set(f"beat/{self._rank}", str(beat))
@@ -145,32 +148,31 @@ class Watch:
         for connection in _connections() & self._connections:
             with socket.socket(fileno=os.dup(connection.fd)) as ours:
                 ours.shutdown(socket.SHUT_RDWR)
-        if self._noticed.wait(GRACE):
+        if self._noticed.wait(GRACE):  # else the main thread waits for a GPU, or draws figures
             time.sleep(3 * GRACE)  # for the tracker's last records and the process group's end
-        # Else the main thread waits for a GPU, or draws figures.
-        leave(self.lost, self.last_words)
+        leave(self.lost, self.before_exit)
         os._exit(EXIT_FAILED)
 
     def _silent(self) -> HostLost | None:
         silent = [r for r in self._others if self._missed[r] > LOOKS]
         if not silent:
             return None
-        # Without an answer from the store nobody's beats are seen: it is its own host that is gone.
+        # Without an answer from the store no beat is seen at all: then the store's own host is gone.
         host = self._hosts[0 if self._store_missed > LOOKS // 2 else silent[0]]
         ranks = ", ".join(str(r) for r in silent if self._hosts[r] == host)
-        lost = HostLost(f"host {host} (rank {ranks}) has been silent for {SILENCE:g} s: {_ON}")
+        lost = HostLost(f"host {host} (rank {ranks}) has been silent for {SILENCE:g} s: {_GOES_ON}")
         lost.silent = True
         return lost
 
 
-def leave(lost: HostLost, last_words: Callable[[HostLost], object]) -> None:
-    """The last act of a host's first rank once another host is lost. Its torchrun may hang in a call to a
-    store over there, where it hears no signal but SIGKILL."""
+def leave(lost: HostLost, record_end: Callable[[HostLost], object]) -> None:
+    """What a host's first rank does last when another host is lost. Its torchrun may hang in a call to a
+    store over there, where only SIGKILL ends it."""
     if os.environ["LOCAL_RANK"] != "0":
         return
-    if os.environ["RANK"] != "0":  # rank 0's command line says it
+    if os.environ["RANK"] != "0":  # rank 0's command line prints it
         print(f"imagenette: {lost}", file=sys.stderr, flush=True)
-    last_words(lost)
+    record_end(lost)
     if lost.silent:
         outlast(os.getppid(), seconds=TORCHRUN)
 

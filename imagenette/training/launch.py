@@ -1,7 +1,7 @@
-"""From a job to processes: how many, who stops them, what their end means. Knows no tensors.
+"""From a job to processes: how many there are, who stops them, what their end means. Knows no tensors.
 
-A job with one process trains here. With more, torch elastic starts this same command once per rank, and
-each copy finds its rank in the environment; so does every copy that an outer torchrun starts.
+A job with one process trains here. With more, torch elastic starts this same command once per rank, and each
+copy finds its rank in the environment; so does every copy that an outer torchrun starts.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from imagenette.training.hosts import HostLost
 
 PARENT = "IMAGENETTE_PARENT"
-"""Process id of whoever started this training and must not be outlived by it."""
+"""Process id of the study's worker that started this training, which must end with it."""
 GRACE = 120  # seconds that ranks get to save after SIGTERM before they are killed
 
 
 def train(job: Job) -> Result:
-    """Run a job to its end, whatever number of processes that takes. InputError before anything is made."""
+    """Run a job to its end, in as many processes as it wants. InputError before anything is made."""
     is_rank = "RANK" in os.environ
     processes = int(os.environ["WORLD_SIZE"]) if is_rank else process_count(job.config)
     check_processes(job.config, processes)
     if is_rank:
         follow_parent(signal.SIGKILL)  # a launcher killed outright must leave no rank training
     elif parent := os.environ.get(PARENT):
-        follow_parent(signal.SIGTERM, parent=int(parent))  # a study's worker killed outright: save and end
+        follow_parent(signal.SIGTERM, parent=int(parent))  # where a worker is killed outright: save, end
     elif environment.has_outer_run():
         follow_parent(signal.SIGTERM)  # `mlflow run` leaves its child running when it is stopped
     check_output(job)
@@ -94,7 +94,7 @@ def run_elastic(job: Job, processes: int) -> Result:
         failure = _reason(*failed.get_first_failure())
     result = Result.read(job.output)
     if result is None or (result.status is Status.FAILED and failure):
-        return lost(job, failure)  # rank 0 is dead, or saw no more than that another rank went silent
+        return lost(job, failure)  # rank 0 is dead, or only saw that another rank went silent
     return result
 
 
@@ -105,7 +105,7 @@ def _reason(rank: int, failure: ProcessFailure) -> str:
 
 
 def lost(job: Job, failure: str) -> Result:
-    """A rank was killed: end the run in the ranks' stead."""
+    """A rank was killed: record the run's end in place of the ranks."""
     from imagenette.tracking.lookup import end_lost
 
     message = f"{failure}; the same command with output={job.output} goes on from the last checkpoint"
@@ -116,8 +116,8 @@ def lost(job: Job, failure: str) -> Result:
 
 
 def mark_lost(job: Job, host: HostLost) -> None:
-    """Record the run's end in the stead of a rank 0 that is gone. One that lives has done so, or holds the
-    outbox and is about to."""
+    """Record the run's end in place of a rank 0 that is gone. A rank 0 that lives has recorded it, or holds
+    the outbox and is about to."""
     from imagenette.tracking.outbox import Outbox, holds_run
 
     if holds_run(job.output):

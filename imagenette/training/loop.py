@@ -20,7 +20,7 @@ from imagenette.training.distributed import World
 from imagenette.training.gpu import Reading
 from imagenette.training.step import Task, TrainState, stepper
 
-GLANCE = 1.0  # seconds between two looks at the loss: a look costs the device a copy
+GLANCE = 1.0  # seconds between two readings of the loss: each costs the device a copy
 
 
 class Stopped(Exception):
@@ -40,11 +40,11 @@ def fit(
     on_step: Callable[[int, int, float | None], None] = lambda step, images, loss: None,
     read_system: Callable[[], dict[str, float]] = dict,
 ) -> Iterator[tuple[Epoch, Predictions | None]]:
-    """Train from where the state stands, yielding each finished epoch and, on every rank, what the network
-    says of the whole test set (None where test_every skips it).
+    """Train from where the state stands. Yields each finished epoch and, on every rank, the network's
+    predictions for the whole test set (None where test_every skips it).
 
-    stop: asked at each step; Stopped is raised once any rank's says yes. on_step: called after each step
-    with (step, images of the global batch, the epoch's mean loss as of the last glance).
+    stop: called at each step; Stopped is raised once it is true on any rank. on_step: called after each step
+    with (step, images of the global batch, the epoch's mean loss when it was last read).
     """
     config, step = task.config, stepper(state, task, world)
     while state.epoch <= config.epochs:
@@ -87,8 +87,8 @@ def train_epoch(
     stop: Callable[[], bool],
     on_step: Callable[[int, int, float | None], None],
 ) -> None:
-    """The rest of the epoch under way; state.step counts along. Nothing in here waits for the device, but
-    pictures made on the CPU, and the epoch's end."""
+    """The rest of the epoch under way; state.step counts along. Nothing here waits for the device but
+    pictures that are made on the CPU, and the epoch's end."""
     state.net.train()
     config, total = task.config, task.config.epochs * task.train.steps
     began = glanced = time.perf_counter()
@@ -108,12 +108,12 @@ def train_epoch(
         state.meters.seconds = before + now - began
         if now - glanced > GLANCE:
             glanced, seen = now, state.meters.images
-            reading.ask(state.meters.loss)
-        if (told := reading.told()) is not None:
-            loss = told / seen
+            reading.request(state.meters.loss)
+        if (total_loss := reading.take()) is not None:
+            loss = total_loss / seen
             bad = not math.isfinite(loss)
         on_step(state.step, batch.global_size, loss)
-    float(state.meters.loss)  # the epoch's work is done only when the device says so
+    float(state.meters.loss)  # waits for the device: only then is the epoch's work done
     state.meters.seconds = before + time.perf_counter() - began
 
 

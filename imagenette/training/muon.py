@@ -1,8 +1,8 @@
 """Muon: momentum whose singular values are all made about 1 before it moves a filter (Jordan et al. 2024).
 
-torch.optim.Muon takes matrices only, and a ResNet's weights are nearly all filters; this one takes filters as
-matrices [out, in * height * width]. Its iteration runs on the small Gram matrix, which for a filter of 512 x
-4608 costs a third of the arithmetic of iterating on the filter itself.
+torch.optim.Muon takes matrices only, and nearly all weights of a ResNet are filters; this one takes a filter
+as a matrix [out, in * height * width]. It iterates on the small Gram matrix, which for a filter of 512 x 4608
+costs a third of the arithmetic of iterating on the filter itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PLAIN_RATE = 2.0  # of what is not orthogonalized, as a multiple of the filters' rate
+PLAIN_RATE = 2.0  # rate of what is not orthogonalized, as a multiple of the filters'
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic: steep at 0, between 0.7 and 1.2 near 1
 ITERATIONS = 3
 
@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
         self._products = torch.bfloat16 if bfloat16 else torch.float32
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # no loss is asked for
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # returns no loss
         for group in self.param_groups:
             moved = [p for p in group["params"] if p.grad is not None]
             filters = [p for p in moved if p.ndim == 4]
@@ -62,7 +62,7 @@ class Muon(torch.optim.Optimizer):
         return list(torch._foreach_add(grads, momentum, alpha=group["momentum"]))
 
     def _orthogonal(self, filters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """The filters' steps at rate 1, those of one shape made together."""
+        """The filters' steps at rate 1; those of one shape are computed together."""
         directions = self._momentum(filters, group)
         alike: dict[torch.Size, list[int]] = defaultdict(list)
         for i, direction in enumerate(directions):
@@ -92,8 +92,8 @@ def orthogonalize(matrices: Tensor, products: torch.dtype = torch.float32) -> Te
     """float32 [n, r, c] to the same shape: singular vectors kept, singular values about 1 (0.6 to 1.4; those
     below a thirtieth of the largest less). Newton-Schulz on X X^T; a matrix of zeros stays one.
 
-    products: in what the two large products are taken; what rounding to bfloat16 adds lies below that
-    thirtieth, but then a last bit of a gradient can be seen in the step."""
+    products: the type that the two large products are computed in. The error of bfloat16 lies below that
+    thirtieth; but with it, two gradients that differ in a last bit give visibly different steps."""
     if matrices.shape[1] > matrices.shape[2]:
         return orthogonalize(matrices.mT, products).mT
     a, b, c = COEFFICIENTS

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, one line an epoch anywhere."""
+"""What a person sees while a run trains: a bar on a terminal, and one line for each epoch everywhere."""
 
 from __future__ import annotations
 
@@ -14,30 +14,19 @@ from imagenette.training.step import Task, TrainState
 class Progress:
     """Images seen over the whole run, images/s, loss, time left. Without a terminal the bar is silent."""
 
-    def __init__(self, *, images: int, epochs: int, epoch: int, done: int, shown: bool) -> None:
-        """images: of the whole run. epoch: the one to begin with. done: images already seen. shown: False
-        prints nothing (ranks other than 0)."""
-        self._epoch, self._epochs, self._shown = epoch, epochs, shown
+    def __init__(self, state: TrainState, task: Task, *, shown: bool) -> None:
+        """Begins where the state stands. shown: False prints nothing (ranks other than 0)."""
+        self._epoch, self._epochs, self._shown = state.epoch, task.config.epochs, shown
+        per_epoch = task.train.images
         self._bar = tqdm(
-            total=images,
-            initial=done,
+            total=per_epoch * self._epochs,
+            initial=(state.epoch - 1) * per_epoch + state.step * per_epoch // task.train.steps,
             unit="img",
             unit_scale=True,
             smoothing=0.05,
             dynamic_ncols=True,
             leave=False,
             disable=not (shown and sys.stderr.isatty()),
-        )
-
-    @classmethod
-    def of(cls, state: TrainState, task: Task, *, shown: bool) -> Progress:
-        per_epoch = task.train.images
-        return cls(
-            images=per_epoch * task.config.epochs,
-            epochs=task.config.epochs,
-            epoch=state.epoch,
-            done=(state.epoch - 1) * per_epoch + state.step * per_epoch // task.train.steps,
-            shown=shown,
         )
 
     def step(self, step: int, images: int, loss: float | None) -> None:
@@ -48,11 +37,8 @@ class Progress:
 
     def epoch(self, epoch: Epoch) -> None:
         self._epoch = epoch.index + 1
-        self.say(line(epoch, self._epochs))
-
-    def say(self, text: str) -> None:
         if self._shown:
-            self._bar.write(text, file=sys.stderr)
+            self._bar.write(line(epoch, self._epochs), file=sys.stderr)
 
     def __enter__(self) -> Progress:
         return self

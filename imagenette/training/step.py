@@ -1,4 +1,4 @@
-"""One training step: what it works on, and what it does with a batch. Tensors alone; no epochs, no files."""
+"""One training step: what it works on, and what it does with a batch. Knows tensors; no epochs, no files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BUFFERS = "broadcast_buffers" if torch.__version__ < "2.12" else "forward_sync_b
 
 @dataclass
 class Meters:
-    """Sums over an epoch so far, on the device: reading one would wait for it."""
+    """Sums over an epoch so far. They stay on the device: reading one would wait for it."""
 
     loss: Tensor
     """float64, summed over this rank's images."""
@@ -62,7 +62,7 @@ class Meters:
 
 @dataclass
 class TrainState:
-    """All that a run is at a step boundary. Saved whole, restored whole."""
+    """Everything that a run consists of between two steps. Saved whole, restored whole."""
 
     net: nn.Module
     optimizer: torch.optim.Optimizer
@@ -96,7 +96,7 @@ class Task:
 def new_state(
     net: nn.Module, optimizer: torch.optim.Optimizer, *, averaged: bool, device: torch.device
 ) -> TrainState:
-    """averaged: whether the weights' average over steps is kept, and judged."""
+    """averaged: whether the weights' average over steps is kept, and evaluated."""
     return TrainState(net, optimizer, Meters.zero(device), copy.deepcopy(net) if averaged else None)
 
 
@@ -110,8 +110,8 @@ def wrap(net: nn.Module, world: World) -> nn.Module:
 
 
 def stepper(state: TrainState, task: Task, world: World) -> Callable[[Batch], None]:
-    """One optimizer step on a batch, counted in the state. On a GPU that one process has to itself the step
-    is recorded and replayed."""
+    """(batch) -> one optimizer step, counted in the state. On a GPU with a single process the step is
+    recorded once and replayed."""
     model, recorded = wrap(state.net, world), None
     if world.device.type == "cuda" and world.size == 1:
         recorded = Recorded(
@@ -149,7 +149,7 @@ def learn(
     with torch.autocast(world.device.type, torch.bfloat16, enabled=task.bfloat16):
         logits = model(task.normalize(images))
     losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=config.label_smoothing)
-    # DDP averages gradients over ranks; shares of a batch may differ by an image, the mean must not care.
+    # DDP averages gradients over ranks. Their parts of a batch may differ by an image; this mean does not.
     (losses.sum() * (world.size / global_size)).backward()
     if config.grad_clip:
         nn.utils.clip_grad_norm_(state.net.parameters(), config.grad_clip)
@@ -161,7 +161,7 @@ def learn(
 @torch.no_grad()
 def follow(average: nn.Module, net: nn.Module, *, decay: float) -> None:
     """Move the average (1 - decay) of the way to the network's weights and running statistics. torch's
-    AveragedModel asks the device for its count at each step, and so waits for it."""
+    AveragedModel reads its count from the device at each step, and so waits for it."""
     averaged, current = [list(each.state_dict().values()) for each in (average, net)]
     counts = [not tensor.is_floating_point() for tensor in averaged]
     for mine, its in zip(compress(averaged, counts), compress(current, counts), strict=True):

@@ -1,4 +1,4 @@
-"""The machine: what it is, and what it did over an epoch (one reading an epoch, by rank 0)."""
+"""The machine: what it is, and how busy it was over an epoch (one reading an epoch, by rank 0)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SystemReader:
 
 
 def machine(device: torch.device, processes: int) -> dict[str, str]:
-    """Device and versions, for whoever reads a run's figures later."""
+    """Device, threads and versions, as tags of a run."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "threads": str(torch.get_num_threads()),

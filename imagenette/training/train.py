@@ -54,7 +54,7 @@ def run(
         )
         tracker = opened or null_tracker()
         if world.watch and world.first:
-            world.watch.last_words = lambda lost: lifecycle.fail(job, tracker, lost)
+            world.watch.before_exit = lambda lost: lifecycle.fail(job, tracker, lost)
         try:
             ended = train(job, dataset, task, state, store, tracker, world, stop=stop, prune=prune)
         except BaseException as error:
@@ -90,7 +90,7 @@ def train(
 
     try:
         last = None
-        with Progress.of(state, task, shown=world.first) as progress:
+        with Progress(state, task, shown=world.first) as progress:
             for epoch, last in fit(state, task, world, stop=ending, on_step=stepped, read_system=system):
                 store.save_epoch(state, last, by_holdout=task.holdout is not None)
                 world.first_does(partial(tracker.log, epoch))  # raises on all ranks what it raises on rank 0

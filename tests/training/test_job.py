@@ -1,49 +1,15 @@
-"""What must hold before a run may start, and what its end means."""
+"""The folder of a run, its name, and what its end means."""
 
 import pytest
 
 from imagenette.config import resolve
 from imagenette.errors import InputError
+from imagenette.results import Status
 from imagenette.training.job import Job, Result, check_output, claim_output
-from imagenette.training.readiness import check_batches, check_processes
 
 
 def job(output, **knobs):
     return Job(config=resolve({"data": "digits", **knobs}), output=output)
-
-
-def test_a_batch_that_does_not_divide_is_refused_in_words():
-    with pytest.raises(
-        InputError, match=r"^batch_size=7 does not divide over 2 processes: .* multiple of 2$"
-    ):
-        check_processes(resolve({"batch_size": 7}), 2)
-
-
-@pytest.mark.parametrize(
-    ("knobs", "images", "world_size", "complaint"),
-    [
-        ({"batch_size": 64, "size": 32, "drop_last": False}, 65, 1, "no variance"),
-        ({"batch_size": 1, "size": 32}, 100, 1, "no variance"),
-        ({"batch_size": 8, "size": 32}, 100, 8, "no variance"),
-        ({"batch_size": 64, "drop_last": False}, 67, 4, "fewer than the 4 processes"),
-    ],
-)
-def test_a_step_that_batch_norm_could_not_take_is_refused(knobs, images, world_size, complaint):
-    with pytest.raises(InputError, match=complaint):
-        check_batches(resolve(knobs), images=images, world_size=world_size)
-
-
-@pytest.mark.parametrize(
-    ("knobs", "images", "world_size"),
-    [
-        ({"batch_size": 64, "size": 32}, 65, 1),  # the last single image is left out
-        ({"batch_size": 64, "size": 64, "drop_last": False}, 65, 1),  # 2 x 2 px have a variance
-        ({"batch_size": 64, "drop_last": False}, 40, 1),
-        ({"batch_size": 2, "size": 64}, 40, 2),
-    ],
-)
-def test_what_batch_norm_can_take_is_not(knobs, images, world_size):
-    check_batches(resolve(knobs), images=images, world_size=world_size)
 
 
 def test_an_output_folder_belongs_to_one_config(tmp_path):
@@ -72,7 +38,7 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
     ],
 )
 def test_exit_codes(status, unsynced, code, tmp_path):
-    result = Result(status=status, unsynced=unsynced, metrics={"final/test_accuracy": 0.5})
+    result = Result(status=Status(status), unsynced=unsynced, metrics={"final/test_accuracy": 0.5})
     assert result.exit_code == code
     result.write(tmp_path)
     assert Result.read(tmp_path) == result

@@ -156,11 +156,11 @@ def test_the_average_moves_its_share_of_the_way_and_counts_are_copied(digits):
         torch.testing.assert_close(tensor, before[name] + moved)
 
 
-def test_a_reading_is_told_once_and_only_when_asked():
+def test_a_reading_is_there_once_and_only_when_it_was_requested():
     reading = Reading(CPU.device)
-    assert reading.told() is None
-    reading.ask(torch.tensor(2.5))
-    assert (reading.told(), reading.told()) == (2.5, None)
+    assert reading.take() is None
+    reading.request(torch.tensor(2.5))
+    assert (reading.take(), reading.take()) == (2.5, None)
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -181,7 +181,7 @@ def test_recorded_steps_compute_what_plain_ones_do(digits, optimizer, monkeypatc
     runs = []
     for recorded in (True, False):
         if not recorded:
-            monkeypatch.setattr("imagenette.training.loop.Recorded", lambda learn: learn)
+            monkeypatch.setattr("imagenette.training.step.Recorded", lambda learn: learn)
         task, state, world = on_gpu(
             digits, optimizer=optimizer, epochs=5, start_size=32, size=48, ema=0.9, lr=1e-3, momentum=0.5
         )
