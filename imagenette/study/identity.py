@@ -13,9 +13,9 @@ import psutil
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """Who claims: one process on one machine."""
+    """Who claims: one process on one machine, by the columns that name it in a row."""
 
-    uid: str
+    owner: str
     host: str
     place: str
     pid: int
@@ -24,7 +24,7 @@ class Worker:
     @classmethod
     def here(cls) -> Worker:
         return cls(
-            uid=uuid.uuid4().hex,
+            owner=uuid.uuid4().hex,
             host=socket.gethostname(),
             place=place(),
             pid=os.getpid(),

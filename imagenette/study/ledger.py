@@ -97,9 +97,8 @@ class Ledger:
         assert row.trial_id is not None
         # Optuna's trial is over either way; a cell that waits again gets another one.
         ended = Status.FAILED if state == Status.WAITING else state
-        attributes = {"reason": reason, "run_id": run_id, "output": row.output}
-        close = partial(self.trials.close, row.trial_id, ended, known.get("value"), **attributes)
-        self.patience(close)
+        about = {"reason": reason, "run_id": run_id, "output": row.output}
+        self.patience(partial(self.trials.close, row.trial_id, ended, known.get("value"), **about))
 
     def take_back(self, claims: StaleClaims) -> None:
         """Free the cells of workers that are gone or frozen."""

@@ -211,7 +211,7 @@ class Queue:
         """The first waiting cell (or the one named, if it waits), now this worker's; the one it already has
         if an answer was lost."""
         with self._engine.begin() as db:
-            mine = and_(self._mine, CELLS.c.owner == worker.uid, CELLS.c.state == Status.RUNNING)
+            mine = and_(self._mine, CELLS.c.owner == worker.owner, CELLS.c.state == Status.RUNNING)
             held = db.execute(select(CELLS).where(mine)).mappings().first()
             if held:
                 return _row(held)
@@ -229,12 +229,8 @@ class Queue:
                 update(CELLS)
                 .where(*waiting, CELLS.c.cell == first)
                 .values(
+                    **vars(worker),
                     state=Status.RUNNING,
-                    owner=worker.uid,
-                    host=worker.host,
-                    place=worker.place,
-                    pid=worker.pid,
-                    pid_started=worker.pid_started,
                     beat=0,
                     attempt=CELLS.c.attempt + 1,
                     trial=None,

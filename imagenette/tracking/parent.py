@@ -98,11 +98,8 @@ class StudyRun:
         Whether the server has it. A dead server costs a few seconds, and one line on stderr until it is
         back. A run that another driver ended is set running again: this driver still is.
         """
-        return bool(
-            self._attempt(
-                lambda: self._show(files=files, description=description, metrics=metrics, step=step)
-            )
-        )
+        show = partial(self._show, files=files, description=description, metrics=metrics, step=step)
+        return bool(self._attempt(show))
 
     def end(self, status: Status, *, reason: str = "", description: str) -> bool:
         """End the run; FINISHED only if every cell is. Whether the server has it."""
@@ -142,7 +139,7 @@ class StudyRun:
             if run.info.status != "FINISHED":
                 log_missing_params(self._client, run, params)
                 # The time is the run's own, so that a repeat is stored once.
-                body = {"timestamp": run.info.start_time, "step": int(float(params["epochs"]))}
+                body = {"timestamp": run.info.start_time, "step": int(float(params.get("epochs", 0)))}
                 self._log_metrics(run_id, shown_metrics(source), **body)
                 set_tags(self._client, run_id, {**tags, "status": Status.FINISHED})
                 self._client.set_terminated(run_id)
@@ -179,7 +176,7 @@ class StudyRun:
                 run = self._child(uid=uid, name=name, tags=tags)
             if not _recorded_its_end(run):
                 set_tags(self._client, run.info.run_id, {"status": Status.FAILED, "reason": reason})
-                self._client.set_terminated(run.info.run_id, status="FAILED")
+                self._client.set_terminated(run.info.run_id, status=Status.FAILED.mlflow)
             return str(run.info.run_id)
 
         return self._attempt(fail)
@@ -250,7 +247,7 @@ class StudyRun:
             self._client.delete_tag(self.run_id, "reason")
 
     def _attempt(self, work: Callable[[], _Done]) -> _Done | None:
-        """What work returns; None, said once until the server is back, where it fails."""
+        """What work returns; None where it fails, with one line on stderr until the server is back."""
         try:
             check_alive(self._uri, timeout=_PROBE_SECONDS, advice=_WAITS)
             done = work()

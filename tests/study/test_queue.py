@@ -38,7 +38,7 @@ def queue(storage) -> Queue:
 
 
 def worker() -> Worker:
-    return replace(Worker.here(), uid=os.urandom(16).hex())
+    return replace(Worker.here(), owner=os.urandom(16).hex())
 
 
 def test_racing_workers_claim_each_cell_once(queue: Queue):
@@ -63,7 +63,7 @@ def test_a_claim_is_its_workers_until_it_ends(queue: Queue):
     assert row
     assert queue.claim(me) == row  # the answer was lost: asked again, the same
     assert queue.claim(other, cell=row.cell) is None
-    stranger = replace(row, owner=other.uid)
+    stranger = replace(row, owner=other.owner)
     assert not queue.note(stranger, progress=0.5)
     assert not queue.finish(stranger, Status.FINISHED, value=1.0)
     assert queue.note(row, progress=0.5)
