@@ -28,13 +28,14 @@ import sqlalchemy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from imagenette.results import Status
 from imagenette.study import worker
-from imagenette.study.trainer import Outcome
+from imagenette.training.job import Result
 from tests.study.databases import Postgres
 from tests.study.study_helpers import Study, grid
 
 REPEATS = 3
-NOTHING = Outcome(status="finished", metrics={"selected/holdout_accuracy": 0.5})
+NOTHING = Result(status=Status.FINISHED, metrics={"selected/holdout_accuracy": 0.5})
 
 
 def rate(url: str, folder: Path, *, trials: int, workers: int) -> dict[str, float]:
@@ -46,7 +47,7 @@ def rate(url: str, folder: Path, *, trials: int, workers: int) -> dict[str, floa
     ended = time.monotonic()
     assert codes == [0] * workers, study.said()
     rows = study.queue.rows()
-    assert {row.state for row in rows} == {"done"}
+    assert {row.state for row in rows} == {Status.FINISHED}
     assert len(study.trials(optuna.trial.TrialState.COMPLETE)) == trials
     started = min(row.started or 0 for row in rows)
     busy = max((row.started or 0) + (row.seconds or 0) for row in rows) - started
@@ -59,7 +60,7 @@ def growth(url: str, folder: Path, *, trials: int) -> list[float]:
     study = Study(url, folder, grid(trials), grace=60.0)
     ends: list[float] = []
 
-    def nothing(*args: object, **kwargs: object) -> Outcome:
+    def nothing(*args: object, **kwargs: object) -> Result:
         ends.append(time.perf_counter())
         return NOTHING
 

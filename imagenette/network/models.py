@@ -127,8 +127,9 @@ FAMILIES: dict[str, Callable[..., nn.Module]] = {"resnet": resnet, "xresnet": xr
 """`config.OWN` -> (depth, *, classes, activation, zero_init, norm) to a network with random weights."""
 
 
-def check(architecture: str, *, sizes: Collection[int] = ()) -> None:
-    """InputError for an architecture that there is not, or that does not take pictures of these sizes, px."""
+def check(architecture: str, *, sizes: Collection[int] = (), activation: str = "relu") -> None:
+    """InputError for an architecture that there is not, or that takes no pictures of these sizes, px, or no
+    other activation."""
     if architecture in FAMILIES:
         return
     import timm  # here, not above: its import takes seconds
@@ -140,7 +141,7 @@ def check(architecture: str, *, sizes: Collection[int] = ()) -> None:
     if not sizes:
         return
     with torch.device("meta"), torch.inference_mode():  # shapes alone, nothing is computed
-        net = timm.create_model(architecture, pretrained=False, num_classes=2)
+        net = _create(architecture, classes=2, activation=activation)
         for size in sorted(set(sizes)):
             try:
                 fits = net(torch.empty(2, 3, size, size)).shape == (2, 2)
@@ -159,9 +160,13 @@ def needs_float32(architecture: str, device: torch.device) -> bool:
 
 def from_timm(name: str, *, classes: int, activation: str) -> nn.Module:
     """timm's network of that name; activation: in place of relu, where the network has a choice."""
+    check(name)
+    return _create(name, classes=classes, activation=activation)
+
+
+def _create(name: str, *, classes: int, activation: str) -> nn.Module:
     import timm
 
-    check(name)
     chosen: dict[str, Any] = {} if activation == "relu" else {"act_layer": activation}
     try:
         net = timm.create_model(name, pretrained=False, num_classes=classes, **chosen)

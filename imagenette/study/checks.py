@@ -15,12 +15,12 @@ from imagenette.training.readiness import check_fit, process_count, stored_side
 
 
 def check_data(definition: Definition, shares: Sequence[Share]) -> dict[str, str]:
-    """Decode what the cells train on, once; `data` -> digest. InputError if a cell does not fit it."""
+    """Decode what the cells train on, once; `data` -> digest. InputError if a cell does not fit it. What
+    needs no data to be refused was refused when the file was read."""
     from imagenette.data import Dataset, open_dataset
 
-    configs = [cell.config for cell in definition.cells] or [definition.configure({})]
     opened: dict[tuple[str, int], Dataset] = {}
-    for config in configs:
+    for config in definition.configs():
         key = config.data, stored_side(config)
         if key not in opened:
             opened[key] = open_dataset(config.data, side=key[1])
@@ -34,16 +34,14 @@ def check_same(definition: Definition, rows: Sequence[Row]) -> None:
     cells = {row.cell: row for row in planned(definition)}
     for row in rows:
         now = cells.get(row.cell)
-        other = f"study {definition.name} is already in this storage"
-        help_ = "choose another name with --label, or another storage"
         if now is None:
-            raise InputError(f"{other} with a cell that is not asked for any more: {row.cell}: {help_}")
+            raise _other(definition, f"with a cell that is not asked for any more: {row.cell}")
         if now.config is not None and row.config is not None:
             theirs, ours = (Config.model_validate(config) for config in (row.config, now.config))
             if theirs.digest() != ours.digest():
-                knobs = theirs.params(), ours.params()
-                name = next(k for k in knobs[0] if knobs[0][k] != knobs[1][k])
-                raise InputError(f"{other} with {name}={knobs[0][name]} (not {knobs[1][name]}): {help_}")
+                old, new = theirs.params(), ours.params()
+                name = next(knob for knob in old if old[knob] != new[knob])
+                raise _other(definition, f"with {name}={old[name]} (not {new[name]})")
 
 
 def check_facts(definition: Definition, record: StudyRecord) -> None:
@@ -51,10 +49,14 @@ def check_facts(definition: Definition, record: StudyRecord) -> None:
     for name, ours in facts(definition).items():
         theirs = record.facts.get(name)
         if ours != theirs:
-            raise InputError(
-                f"study {definition.name} is already in this storage with {name}={theirs} (not {ours}): "
-                "choose another name with --label, or another storage"
-            )
+            raise _other(definition, f"with {name}={theirs} (not {ours})")
+
+
+def _other(definition: Definition, what: str) -> InputError:
+    return InputError(
+        f"study {definition.name} is already in this storage {what}: choose another name with --label, or "
+        "another storage"
+    )
 
 
 def facts(definition: Definition) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""This machine's workers: the machine dealt out among them, dead ones replaced, all of them stopped."""
+"""This machine's workers: started with a share of its cores and GPUs each, replaced when they die, stopped
+together. Knows processes; knows nothing of cells."""
 
 from __future__ import annotations
 
@@ -10,15 +11,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 from imagenette.errors import EXIT_DONE
 from imagenette.study.worker import Order
 from imagenette.training.launch import GRACE
-
-PAUSE = 1.0  # seconds before a dead worker's successor starts; doubled at each further death
-MOST_DEATHS = 6  # of one place in the crew, within a study: then it stays empty
 
 T = TypeVar("T")
 
@@ -37,21 +34,22 @@ class Share:
         return max(1, len(self.gpus))
 
     def env(self, processes: int) -> dict[str, str]:
-        """Of a training with so many processes. More threads than cores would spin waiting for each other."""
+        """Variables for a training with so many processes. More threads than cores would only wait for each
+        other; OMP_NUM_THREADS wins where the user has set it."""
         devices = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
-        said = os.environ.get("OMP_NUM_THREADS")
-        return {"OMP_NUM_THREADS": said or str(max(1, self.threads // processes)), **devices}
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, self.threads // processes))
+        return {"OMP_NUM_THREADS": threads, **devices}
 
 
 def share_out(workers: int, *, cores: int, gpus: Sequence[str]) -> list[Share]:
-    """The machine, dealt out: each worker gets its part of the cores and GPUs of its own, or one that it
-    shares with as few others as possible where there are more workers than GPUs."""
+    """A share for each worker: its part of the cores, and GPUs of its own, or one that it shares with as few
+    others as possible where there are more workers than GPUs."""
     threads = max(1, cores // workers)
     return [Share(threads, tuple(deal(gpus, workers, turn))) for turn in range(workers)]
 
 
 def deal(things: Sequence[T], hands: int, turn: int) -> Sequence[T]:
-    """What hand number `turn` of `hands` gets: neighbours, as evenly as can be; nothing is left over."""
+    """What hand number `turn` of `hands` gets: neighbours, as evenly as can be, and nothing is left over."""
     if not things:
         return []
     if hands >= len(things):
@@ -65,8 +63,33 @@ def visible_gpus() -> list[str]:
     import torch
 
     count = torch.cuda.device_count()
-    said = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return said[:count] if said else [str(index) for index in range(count)]
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return names[:count] if names else [str(index) for index in range(count)]
+
+
+@dataclass
+class Restarts:
+    """How often one place in the crew was filled again, and when it may be next."""
+
+    PAUSE: ClassVar[float] = 1.0
+    """Seconds before a dead worker's successor starts; doubled at each further death."""
+    MOST: ClassVar[int] = 6
+    """Deaths within a study after which the place stays empty."""
+
+    deaths: int = 0
+    not_before: float = 0.0
+
+    def count(self) -> None:
+        self.deaths += 1
+        self.not_before = time.monotonic() + self.PAUSE * 2**self.deaths
+
+    @property
+    def over(self) -> bool:
+        return self.deaths >= self.MOST
+
+    @property
+    def due(self) -> bool:
+        return not self.over and time.monotonic() >= self.not_before
 
 
 @dataclass
@@ -76,8 +99,7 @@ class Place:
     order: Order
     log: Path
     process: subprocess.Popen[bytes] | None = None
-    deaths: int = 0
-    not_before: float = 0.0
+    restarts: Restarts = field(default_factory=Restarts)
     over: bool = False
 
 
@@ -85,7 +107,7 @@ class Place:
 class Crew:
     """So many workers, kept alive inside a with block."""
 
-    places: list[Place] = field(default_factory=list)
+    places: list[Place]
 
     @classmethod
     def of(cls, orders: Sequence[Order], logs: Path) -> Self:
@@ -95,9 +117,7 @@ class Crew:
         self.mend()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
@@ -115,10 +135,10 @@ class Crew:
             code = place.process.poll() if place.process else None
             if code is not None:
                 place.process = None
-                place.deaths += code != EXIT_DONE
-                place.over = code == EXIT_DONE or place.deaths >= MOST_DEATHS
-                place.not_before = time.monotonic() + PAUSE * 2**place.deaths
-            if place.process is None and not place.over and time.monotonic() >= place.not_before:
+                if code != EXIT_DONE:
+                    place.restarts.count()
+                place.over = code == EXIT_DONE or place.restarts.over
+            if place.process is None and not place.over and place.restarts.due:
                 place.process = start_worker(place.order, place.log)
 
     def stop(self) -> None:

@@ -1,5 +1,6 @@
-"""A study as its TOML file asks for it: the file checked whole, then every cell a whole config. Knows TOML
-and knobs; knows nothing of Optuna, MLflow, databases or torch.
+"""A study as its TOML file asks for it: the file checked whole, then every cell a whole config that can be
+trained. Knows files and knobs; knows nothing of Optuna, MLflow or databases, nor of torch, but for a network
+of timm's.
 
     name title seeds objective baseline    [base] knobs that every cell shares
     one of [grid] knob -> values, [[arms]] tables of coupled knobs, [search] trials sampler pruner seed space
@@ -13,53 +14,33 @@ Both forms are checked whenever either is loaded: a broken [smoke] does not wait
 from __future__ import annotations
 
 import difflib
-import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from imagenette.config import Config, canonical, resolve
+from imagenette.config import KNOBS, Config, resolve
 from imagenette.errors import InputError
+from imagenette.files import PACKAGE
+from imagenette.results import OBJECTIVES, split_of
+from imagenette.study.cells import Cell, arm_name, arms_of, baseline_of, cells_of, references_of
 from imagenette.study.schema import (
-    OBJECTIVES,
     PLAIN,
     PLAIN_WORDS,
-    Choices,
     File,
     Knobs,
-    Range,
     Search,
     Smoke,
-    check_varies,
     checked_search,
-    figure,
     knob_value,
-    knob_values,
     near,
     parse,
     shown,
 )
 from imagenette.tracking.study_plan import StudyPlan
-
-__all__ = ["OBJECTIVES", "Cell", "Choices", "Definition", "Range", "Search", "load", "shipped"]
-
-PACKAGE = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One training of a study, complete."""
-
-    name: str
-    """`batch_size=16 seed=1`, unique in the study."""
-    arm: str
-    """`batch_size=16`; runs of one arm differ in their seed only."""
-    values: dict[str, Any]
-    """What varies, seed included: `{"batch_size": 16, "seed": 1}`."""
-    config: Config
+from imagenette.training.readiness import check_batches, check_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +78,7 @@ class Definition:
     @property
     def split(self) -> str:
         """`test` or `holdout`, what the objective reads; its metric per epoch is `{split}/accuracy`."""
-        return self.objective.split("/")[1].removesuffix("_accuracy")
+        return split_of(self.objective)
 
     @property
     def reads_test(self) -> bool:
@@ -107,19 +88,15 @@ class Definition:
     def outline(self) -> StudyPlan:
         """What the study's parent run carries of it."""
         varied = {cell.arm: {k: v for k, v in cell.values.items() if k != "seed"} for cell in self.cells}
-        return StudyPlan(
-            name=self.name,
-            title=self.title,
-            objective=self.objective,
-            seeds=self.seeds,
-            arms=varied,
-            baseline=self.baseline,
-            base=self.base,
-            overrides=self.overrides,
-            references=self.references,
-            reference_source=self.reference_source,
-            reference_images=self.reference_images,
-        )
+        shared = {name: getattr(self, name) for name in StudyPlan.model_fields if name != "arms"}
+        return StudyPlan(arms=varied, **shared)
+
+    def configs(self) -> list[Config]:
+        """What is to be trained: every cell's config; of a search, those at both ends of each range and at
+        every choice."""
+        if self.search:
+            return [self.configure(values) for values in self.search.extremes()]
+        return [cell.config for cell in self.cells]
 
     def configure(self, values: Mapping[str, Any]) -> Config:
         """The whole config of these values; with the study's first seed unless they name one. InputError."""
@@ -151,10 +128,10 @@ def load(
             raise InputError("smoke: missing: nothing says how to make this study tiny")
     fixed = {knob: _override(forms[smoke], knob, text) for knob, text in overrides.items()}
     with _named(where):
-        asked = _define(file, cuts[smoke], fixed)
+        definition = _define(file, cuts[smoke], fixed)
     suffix = "-smoke" * smoke + (f"-{label}" if label else "")
-    published = {} if smoke else asked.references  # of other data: nothing to stand beside
-    return replace(asked, name=file.name + suffix, source=source, references=published)
+    published = {} if smoke else definition.references  # of other data: nothing to stand beside
+    return replace(definition, name=file.name + suffix, source=source, references=published)
 
 
 def _folder() -> Path:
@@ -192,7 +169,9 @@ def _override(definition: Definition, knob: str, text: str) -> Any:
         raise InputError(f"seed={text}: the study has seeds of its own: {shown(list(definition.seeds))}")
     if knob in (definition.search.space if definition.search else definition.factors):
         raise InputError(f"{knob}={text}: the study varies {knob}")
-    return getattr(resolve({knob: text}), knob)
+    if knob not in KNOBS:
+        raise InputError(f"unknown knob {knob}={text}: {near(knob, KNOBS, 'knobs')}")
+    return knob_value(knob, knob, text)
 
 
 def _define(file: File, smoke: Smoke, overrides: Mapping[str, Any] = {}) -> Definition:
@@ -209,15 +188,14 @@ def _define(file: File, smoke: Smoke, overrides: Mapping[str, Any] = {}) -> Defi
         search = checked_search(file.search, where, space, smoke.trials or file.search.trials)
         points = search.extremes()
     else:
-        where, arms = _arms(file, smoke)
+        where, arms = arms_of(file, smoke)
         points = arms
     for knob in points[0]:
         if knob in smoke.knobs:
             raise InputError(f"smoke.{knob}: the study varies {knob}")
         if knob in base:
             raise InputError(f"{where}.{knob}: base has {knob} too: a knob is fixed or varies")
-    for values in points:
-        _check_objective(file.objective, resolve(base | values))
+    _check_configs(file.objective, [resolve(base | values) for values in points])
     return Definition(
         name=file.name,
         title=file.title,
@@ -225,11 +203,11 @@ def _define(file: File, smoke: Smoke, overrides: Mapping[str, Any] = {}) -> Defi
         seeds=seeds,
         base=base,
         factors={knob: tuple(dict.fromkeys(values[knob] for values in arms)) for knob in points[0] if arms},
-        arms=tuple(map(_arm_name, arms)),
-        cells=_cells(where, arms, seeds, base),
+        arms=tuple(map(arm_name, arms)),
+        cells=cells_of(where, arms, seeds, base),
         search=search,
-        baseline=_baseline(file, smoke, arms),
-        references=_references(file, arms),
+        baseline=baseline_of(file, smoke, arms),
+        references=references_of(file, arms),
         reference_source=file.reference_source,
         reference_images=file.reference_images,
         overrides=dict(overrides),
@@ -253,78 +231,19 @@ def _check_kind(file: File, smoke: Smoke) -> None:
             raise InputError(f"{key}={shown(seeds)}: must be one seed, the study is a [search]")
 
 
-def _check_objective(objective: str, config: Config) -> None:
-    if "holdout" in objective and not config.holdout:
-        tests = " or ".join(other for other in OBJECTIVES if "holdout" not in other)
-        raise InputError(
-            f"objective={objective}: nothing is held out with holdout={config.holdout} "
-            f"(recipe={config.recipe}): must be {tests}, or holdout > 0"
-        )
-
-
-def _arms(file: File, smoke: Smoke) -> tuple[str, list[Knobs]]:
-    """Where they are written, and each one's knobs in their own types."""
-    form, prefix = (file, "") if smoke.grid is None and smoke.arms is None else (smoke, "smoke.")
-    where = f"{prefix}arms" if form.grid is None else f"{prefix}grid"
-    first = form.grid if form.grid is not None else (form.arms or [{}])[0]
-    if not first:
-        raise InputError(f"{where}: must name at least one knob")
-    if form.grid is None:
-        tables = form.arms or []
-        return where, [_arm(f"{where}[{i}]", table, first) for i, table in enumerate(tables, start=1)]
-    lists = [knob_values(f"{where}.{knob}", knob, values) for knob, values in form.grid.items()]
-    return where, [dict(zip(first, values, strict=True)) for values in itertools.product(*lists)]
-
-
-def _arm(key: str, table: Knobs, knobs: Iterable[str]) -> Knobs:
-    """The values of a table that names just these knobs, in this order."""
-    for knob in [*table, *knobs]:
-        check_varies(f"{key}.{knob}", knob)
-        if knob not in knobs or knob not in table:
-            raise InputError(f"{key}.{knob}: an arm of this study must name {', '.join(knobs)} and no more")
-    return {knob: knob_value(f"{key}.{knob}", knob, table[knob]) for knob in knobs}
-
-
-def _arm_among(arms: list[Knobs], key: str, table: Knobs) -> str:
-    name, names = _arm_name(_arm(key, table, arms[0])), [_arm_name(arm) for arm in arms]
-    if name not in names:
-        raise InputError(f"{key}: {name} is no arm of the study: {near(name, names, 'arms')}")
-    return name
-
-
-def _arm_name(values: Knobs) -> str:
-    return " ".join(f"{knob}={canonical(value)}" for knob, value in values.items())
-
-
-def _cells(where: str, arms: list[Knobs], seeds: Sequence[int], base: Knobs) -> tuple[Cell, ...]:
-    cells: dict[str, Cell] = {}
-    for arm, seed in itertools.product(arms, seeds):
-        values = arm | {"seed": seed}
-        cell = Cell(name=_arm_name(values), arm=_arm_name(arm), values=values, config=resolve(base | values))
-        twin = cells.setdefault(cell.config.digest(), cell)
-        if twin is not cell:
-            raise InputError(f"{where}: {twin.name} and {cell.name} are the same experiment")
-    return tuple(cells.values())
-
-
-def _baseline(file: File, smoke: Smoke, arms: list[Knobs]) -> str | None:
-    if smoke.baseline is not None:
-        return _arm_among(arms, "smoke.baseline", smoke.baseline)
-    cut = smoke.grid is not None or smoke.arms is not None
-    key = "smoke.baseline" if cut else "baseline"  # a cut that lost the baseline has to name another
-    return None if file.baseline is None else _arm_among(arms, key, file.baseline)
-
-
-def _references(file: File, arms: list[Knobs]) -> dict[str, dict[str, float]]:
-    """Those of these arms. InputError where one belongs to no arm of the full study."""
-    references: dict[str, dict[str, float]] = {}
-    for i, table in enumerate(file.reference, start=1):
-        key = f"reference[{i}]"
-        knobs = {name: value for name, value in table.items() if "/" not in name}
-        arm = _arm_among(_arms(file, Smoke())[1], key, knobs)
-        if arm in references:
-            raise InputError(f"{key}: {arm} is there twice")
-        references[arm] = {n: figure(f"{key}.{n}", n, value) for n, value in table.items() if "/" in n}
-        if not references[arm]:
-            raise InputError(f"{key}: must have a figure, such as best/test_accuracy = 0.9248")
-    return {arm: figures for arm, figures in references.items() if arm in map(_arm_name, arms)}
+def _check_configs(objective: str, configs: Iterable[Config]) -> None:
+    """InputError where some config could not be trained, whatever its data, or would give no objective."""
+    networks = {}
+    for config in configs:
+        if split_of(objective) == "holdout" and not config.holdout:
+            tests = " or ".join(other for other in OBJECTIVES if split_of(other) == "test")
+            raise InputError(
+                f"objective={objective}: nothing is held out with holdout={config.holdout} "
+                f"(recipe={config.recipe}): must be {tests}, or holdout > 0"
+            )
+        processes = 1 if config.nproc == "auto" else config.nproc
+        check_batches(config, images=config.batch_size, world_size=processes)
+        sizes = config.start_size, config.size, config.test_size
+        networks[config.architecture, config.activation, sizes] = config
+    for config in networks.values():
+        check_config(config)

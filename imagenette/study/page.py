@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from imagenette.files import write_whole
+from imagenette.results import Status
 from imagenette.study.as_report import markdown, write_figure
 from imagenette.study.definition import Definition
 from imagenette.study.queue import Row
-from imagenette.study.table import csv_text, is_done, word
+from imagenette.study.table import csv_text, is_done
 from imagenette.study.trials import IMPORTANCE, importances
 from imagenette.tracking.parent import StudyRun
 
@@ -37,7 +38,7 @@ class Page:
     def refresh(self, rows: Sequence[Row], *, now: bool = False) -> bool:
         """Bring the parent run up to date if it is time to; False where the server could not take it."""
         clock = time.monotonic()
-        state = [(row.state, row.attempt) for row in rows]
+        state = [(row.word, row.attempt) for row in rows]
         fresh = state != self._shown and clock >= self._next_table
         if not (now or fresh or clock >= self._next_beat):
             return True
@@ -55,7 +56,7 @@ class Page:
         self._next_beat = time.monotonic() + HEARTBEAT
         return known
 
-    def end(self, rows: Sequence[Row], status: str, reason: str) -> bool:
+    def end(self, rows: Sequence[Row], status: Status, reason: str) -> bool:
         """The last version; then the parent run is closed."""
         known = self.refresh(rows, now=True)
         return self.parent.end(status, reason=reason, description=self._description) and known
@@ -75,5 +76,5 @@ class Page:
     def _metrics(self, rows: Sequence[Row]) -> dict[str, float]:
         values = [row.value for row in rows if is_done(row) and row.value is not None]
         best = {"objective/best": max(values)} if values else {}
-        words = Counter(map(word, rows))
+        words = Counter(row.word for row in rows)
         return {f"cells/{state}": float(words[state]) for state in ("done", "failed", "pruned")} | best

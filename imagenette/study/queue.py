@@ -1,38 +1,33 @@
-"""The cells of a study as rows of one table, claimed and closed by single atomic statements. SQL only.
+"""The cells of a study as rows of one table, claimed and closed by single atomic statements. Knows SQL alone.
 
-Optuna's own claims are not exclusive on SQLite and its heartbeats need `study.optimize`, so who works on what
-is kept here, in a table beside Optuna's (same database, same engine): every change of a row is one UPDATE
-that names the state and the owner it expects, and counts only if the database says it changed a row. That
+Optuna's own claims are not exclusive on SQLite and its heartbeats need `study.optimize`. So who works on what
+is kept here, in a table beside Optuna's (same database, same engine). Every change of a row is one UPDATE
+that names the state and the owner it expects, and it counts only if the database reports a changed row. That
 holds on SQLite and PostgreSQL alike, with no lock that outlives a transaction.
-
-A claim is given up for dead when its process is gone (same host) or its beat has not moved for `grace`
-seconds as watched from here: no clocks are compared, and an outage of the database ages nobody.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
-import psutil
 from sqlalchemy import (
     JSON,
     Column,
+    Dialect,
     Engine,
     Float,
     Index,
     Integer,
     MetaData,
     RowMapping,
-    String,
     Table,
     Text,
+    TypeDecorator,
     and_,
     func,
     select,
@@ -40,54 +35,23 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from imagenette.processes import lives
+from imagenette.results import Status
+from imagenette.study.identity import Worker
 
-ENDED = ("done", "pruned", "failed")
 MOST_LOSSES = 5  # a cell that took so many workers with it is failed: it may be what kills them
 
-METADATA = MetaData()
-STUDIES = Table(
-    "imagenette_studies",
-    METADATA,
-    Column("study_id", Integer, primary_key=True, autoincrement=False),  # Optuna's
-    Column("name", String(200), nullable=False),
-    Column("uid", String(32), nullable=False),
-    Column("parent_run_id", String(64)),
-    Column("facts", JSON, nullable=False),
-)
-CELLS = Table(
-    "imagenette_cells",
-    METADATA,
-    Column("study_id", Integer, primary_key=True, autoincrement=False),
-    Column("cell", String(500), primary_key=True),
-    Column("arm", String(500), nullable=False),
-    Column("position", Integer, nullable=False),
-    Column("values", JSON, nullable=False),
-    Column("config", JSON),
-    Column("state", String(10), nullable=False, default="waiting"),
-    Column("owner", String(32)),
-    Column("host", String(255)),
-    Column("place", String(255)),
-    Column("pid", Integer),
-    Column("pid_started", Float),
-    Column("beat", Integer, nullable=False, default=0),
-    Column("attempt", Integer, nullable=False, default=0),
-    Column("losses", Integer, nullable=False, default=0),
-    Column("trial", Integer),
-    Column("trial_id", Integer),
-    Column("started", Float),
-    Column("seconds", Float),
-    Column("progress", Float, nullable=False, default=0.0),
-    Column("metrics", JSON, nullable=False, default=dict),
-    Column("value", Float),
-    Column("unsynced", Integer, nullable=False, default=0),
-    Column("run_id", String(64)),
-    Column("reason", Text),
-    Column("marked", Integer, nullable=False, default=0),
-    Column("reused", String(64)),
-    Column("output", Text),
-    Index("imagenette_cells_by_state", "study_id", "state", "position"),
-)
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """What all drivers of a study agree on."""
+
+    study_id: int
+    """Optuna's."""
+    name: str
+    uid: str
+    parent_run_id: str | None
+    """The study's run in MLflow; None before the first driver has made one."""
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +66,8 @@ class Row:
     """What varies, seed included; for a search empty until the sampler was asked."""
     config: dict[str, Any] | None = None
     """The whole Config; None for a search not yet asked."""
-    state: str = "waiting"
-    """waiting, running, done, pruned or failed."""
+    state: Status = Status.WAITING
+    """WAITING, RUNNING, FINISHED, PRUNED or FAILED."""
     owner: str | None = None
     """The worker that has it or ended it."""
     host: str | None = None
@@ -112,6 +76,7 @@ class Row:
     pid: int | None = None
     pid_started: float | None = None
     beat: int = 0
+    """Signs of life of the last attempt."""
     attempt: int = 0
     """0 before the first claim."""
     losses: int = 0
@@ -142,46 +107,51 @@ class Row:
 
     @property
     def ended(self) -> bool:
-        return self.state in ENDED
+        return self.state not in (Status.WAITING, Status.RUNNING)
+
+    @property
+    def word(self) -> str:
+        """The state as tables show it and the database stores it."""
+        return state_word(self.state)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Worker:
-    """Who claims: one process on one machine."""
-
-    uid: str
-    host: str
-    place: str
-    pid: int
-    pid_started: float
-
-    @classmethod
-    def here(cls) -> Worker:
-        return cls(
-            uid=uuid.uuid4().hex,
-            host=socket.gethostname(),
-            place=place(),
-            pid=os.getpid(),
-            pid_started=psutil.Process().create_time(),
-        )
+def state_word(state: Status) -> str:
+    """`done` for a finished cell; the other states are called as a run's."""
+    return "done" if state == Status.FINISHED else str(state)
 
 
-def place() -> str:
-    """Where a process id means something: cloned machines share names, containers of one machine do not share
-    its processes."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
+class State(TypeDecorator[Status]):
+    """A Status in Python, its word in the database."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Status | None, dialect: Dialect) -> str | None:
+        return None if value is None else state_word(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Status | None:
+        return None if value is None else Status(value)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudyRecord:
-    """What all drivers of a study agree on."""
+def _columns(record: type, *keys: str) -> Iterator[Column[Any]]:
+    """A column for each field of a record, which may be null where the field may be None. keys: the fields
+    that are the table's primary key."""
+    types = {str: Text, int: Integer, float: Float, dict: JSON, Status: State}
+    for name, hint in get_type_hints(record).items():
+        kind, *null = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        options: dict[str, Any] = {"primary_key": name in keys, "nullable": bool(null)}
+        yield Column(name, types[get_origin(kind) or kind], autoincrement=False, **options)
 
-    study_id: int
-    name: str
-    uid: str
-    parent_run_id: str | None
-    facts: dict[str, Any]
+
+METADATA = MetaData()
+STUDIES = Table("imagenette_studies", METADATA, *_columns(StudyRecord, "study_id"))
+CELLS = Table(
+    "imagenette_cells",
+    METADATA,
+    Column("study_id", Integer, primary_key=True, autoincrement=False),
+    *_columns(Row, "cell"),
+    Index("imagenette_cells_by_state", "study_id", "state", "position"),
+)
 
 
 class Queue:
@@ -193,29 +163,30 @@ class Queue:
 
     # -- the study itself --------------------------------------------------------------------------
 
-    def introduce(self, name: str, facts: Mapping[str, Any]) -> StudyRecord:
+    def open_record(self, name: str, facts: Mapping[str, Any]) -> StudyRecord:
         """The study's record, made by whoever comes first."""
         with self._engine.begin() as db:
             new = {"study_id": self._id, "name": name, "uid": uuid.uuid4().hex, "facts": dict(facts)}
             db.execute(_insert(self._engine, STUDIES).values(new).on_conflict_do_nothing())
-        return self.record()
+        return self._record()
 
-    def record(self) -> StudyRecord:
-        with self._engine.connect() as db:
-            row = db.execute(select(STUDIES).where(STUDIES.c.study_id == self._id)).mappings().one()
-        return StudyRecord(**row)
-
-    def update_record(self, **changed: Any) -> None:
+    def set_parent(self, replaced: str | None, run_id: str) -> str:
+        """Make run_id the parent run if that still is `replaced`. The id that stands, whoever set it."""
+        this = and_(STUDIES.c.study_id == self._id, STUDIES.c.parent_run_id == replaced)
         with self._engine.begin() as db:
-            db.execute(update(STUDIES).where(STUDIES.c.study_id == self._id).values(**changed))
+            db.execute(update(STUDIES).where(this).values(parent_run_id=run_id))
+        return self._record().parent_run_id or run_id
 
     def fill(self, rows: Iterable[Row]) -> None:
         """Add the cells that are not there yet; those that are stay as they are."""
-        fields = ("cell", "arm", "position", "values", "config")
-        new = [{"study_id": self._id} | {name: getattr(row, name) for name in fields} for row in rows]
-        if new:
+        if new := [{"study_id": self._id, **vars(row)} for row in rows]:
             with self._engine.begin() as db:
                 db.execute(_insert(self._engine, CELLS).on_conflict_do_nothing(), new)
+
+    def _record(self) -> StudyRecord:
+        with self._engine.connect() as db:
+            row = db.execute(select(STUDIES).where(STUDIES.c.study_id == self._id)).mappings().one()
+        return StudyRecord(**row)
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -224,30 +195,31 @@ class Queue:
         return self._read()
 
     def running(self) -> list[Row]:
-        return self._read(CELLS.c.state == "running")
+        return self._read(CELLS.c.state == Status.RUNNING)
 
     def unfinished(self) -> int:
         """Cells waiting or running."""
-        left = CELLS.c.state.in_(("waiting", "running"))
+        left = CELLS.c.state.in_((Status.WAITING, Status.RUNNING))
         with self._engine.connect() as db:
             return int(
                 db.execute(select(func.count()).select_from(CELLS).where(self._mine, left)).scalar_one()
             )
 
-    # -- a worker's ways ---------------------------------------------------------------------------
+    # -- what workers do ---------------------------------------------------------------------------
 
     def claim(self, worker: Worker, *, cell: str | None = None) -> Row | None:
         """The first waiting cell (or the one named, if it waits), now this worker's; the one it already has
         if an answer was lost."""
         with self._engine.begin() as db:
-            mine = and_(self._mine, CELLS.c.owner == worker.uid, CELLS.c.state == "running")
+            mine = and_(self._mine, CELLS.c.owner == worker.owner, CELLS.c.state == Status.RUNNING)
             held = db.execute(select(CELLS).where(mine)).mappings().first()
             if held:
                 return _row(held)
+            waiting = [self._mine, CELLS.c.state == Status.WAITING]
             named = [CELLS.c.cell == cell] if cell is not None else []
             first = (
                 select(CELLS.c.cell)
-                .where(self._mine, CELLS.c.state == "waiting", *named)
+                .where(*waiting, *named)
                 .order_by(CELLS.c.position)
                 .limit(1)
                 .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer at a time anyway
@@ -255,14 +227,10 @@ class Queue:
             )
             claimed = db.execute(
                 update(CELLS)
-                .where(self._mine, CELLS.c.cell == first, CELLS.c.state == "waiting")
+                .where(*waiting, CELLS.c.cell == first)
                 .values(
-                    state="running",
-                    owner=worker.uid,
-                    host=worker.host,
-                    place=worker.place,
-                    pid=worker.pid,
-                    pid_started=worker.pid_started,
+                    **vars(worker),
+                    state=Status.RUNNING,
                     beat=0,
                     attempt=CELLS.c.attempt + 1,
                     trial=None,
@@ -278,87 +246,54 @@ class Queue:
     def note(self, row: Row, **known: Any) -> bool:
         """Write down what is known of a claimed cell (its trial, values, run, progress) and beat; False if
         the claim is lost."""
-        changed = {**known, "beat": CELLS.c.beat + 1}
-        with self._engine.begin() as db:
-            return db.execute(update(CELLS).where(self._held(row)).values(**changed)).rowcount == 1
+        return self._update(self._held(row), **known, beat=CELLS.c.beat + 1) == 1
 
-    def finish(self, row: Row, state: str, **outcome: Any) -> bool:
-        """End a claimed cell (done, pruned, failed) or give it back (waiting); False if the claim was lost.
-        Calling it again after a lost answer says what the first call said."""
-        with self._engine.begin() as db:
-            ended = db.execute(update(CELLS).where(self._held(row)).values(state=state, **outcome))
-            if ended.rowcount == 1:
-                return True
-            now = db.execute(select(CELLS).where(self._mine, CELLS.c.cell == row.cell)).mappings().one()
-        return bool(now["owner"] == row.owner and now["attempt"] == row.attempt and now["state"] == state)
+    def finish(self, row: Row, state: Status, **known: Any) -> bool:
+        """End a claimed cell or give it back (WAITING); False if the claim was lost. Called again after a
+        lost answer, it gives the first call's answer."""
+        if self._update(self._held(row), state=state, **known) == 1:
+            return True
+        (now,) = self._read(CELLS.c.cell == row.cell)
+        return (now.owner, now.attempt, now.state) == (row.owner, row.attempt, state)
 
     # -- keeping house -----------------------------------------------------------------------------
 
     def take_back(self, row: Row, reason: str) -> bool:
         """Free a cell whose worker is given up for dead, as it was seen; False if it moved since. One that
         lost MOST_LOSSES workers is failed."""
-        state = "failed" if row.losses + 1 >= MOST_LOSSES else "waiting"
+        losses = row.losses + 1
+        state = Status.FAILED if losses >= MOST_LOSSES else Status.WAITING
         seen = and_(self._held(row), CELLS.c.beat == row.beat)
-        with self._engine.begin() as db:
-            freed = {"state": state, "owner": None, "losses": row.losses + 1, "reason": reason, "marked": 0}
-            return db.execute(update(CELLS).where(seen).values(**freed)).rowcount == 1
+        return self._update(seen, state=state, owner=None, losses=losses, reason=reason, marked=0) == 1
 
     def retry_failed(self) -> int:
         """Let failed cells be claimed again; how many."""
-        with self._engine.begin() as db:
-            failed = update(CELLS).where(self._mine, CELLS.c.state == "failed")
-            return int(db.execute(failed.values(state="waiting", losses=0, marked=0, seconds=None)).rowcount)
+        failed = CELLS.c.state == Status.FAILED
+        return self._update(failed, state=Status.WAITING, losses=0, marked=0, seconds=None)
 
     def amend(self, row: Row, **known: Any) -> None:
         """Add what became known of an ended cell (MLflow has its reason, or all its records), unless it was
         claimed again since."""
-        this = and_(self._mine, CELLS.c.cell == row.cell, CELLS.c.attempt == row.attempt)
-        with self._engine.begin() as db:
-            db.execute(update(CELLS).where(this).values(**known))
+        self._update(and_(CELLS.c.cell == row.cell, CELLS.c.attempt == row.attempt), **known)
 
     def _read(self, *conditions: Any) -> list[Row]:
         with self._engine.connect() as db:
             found = db.execute(select(CELLS).where(self._mine, *conditions).order_by(CELLS.c.position))
             return [_row(mapping) for mapping in found.mappings()]
 
+    def _update(self, condition: Any, **values: Any) -> int:
+        """Change the rows that meet the condition; how many did."""
+        with self._engine.begin() as db:
+            return int(db.execute(update(CELLS).where(self._mine, condition).values(**values)).rowcount)
+
     @property
     def _mine(self) -> Any:
         return CELLS.c.study_id == self._id
 
     def _held(self, row: Row) -> Any:
-        """The row, as long as it is in the hands in which it was seen."""
+        """The row, as long as the claim under which it was seen holds."""
         same = and_(CELLS.c.cell == row.cell, CELLS.c.attempt == row.attempt, CELLS.c.owner == row.owner)
-        return and_(self._mine, same, CELLS.c.state == "running")
-
-
-@dataclass
-class Watch:
-    """Which claims are to be given up: their process is gone, or their beat stood still for `grace` seconds
-    of watching."""
-
-    grace: float
-    here: str = field(default_factory=place)
-    _seen: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
-    _last: float = 0.0
-
-    def stale(self, running: Sequence[Row], *, now: float | None = None) -> list[tuple[Row, str]]:
-        """Rows to take back, each with its reason. now: seconds of a monotonic clock."""
-        now = time.monotonic() if now is None else now
-        if now - self._last > self.grace / 3:  # we were frozen or waiting ourselves: nobody was watched
-            self._seen.clear()
-        self._last = now
-        kept: dict[tuple[str, int], tuple[int, float]] = {}
-        found = []
-        for row in running:
-            key = row.cell, row.attempt
-            beat, since = self._seen.get(key, (row.beat, now))
-            kept[key] = (beat, since) if beat == row.beat else (row.beat, now)
-            if row.place == self.here and not lives(row.pid or 0, row.pid_started or 0.0):
-                found.append((row, f"worker process {row.pid} on {row.host} is gone"))
-            elif now - kept[key][1] > self.grace:
-                found.append((row, f"no sign of life from {row.host} for {self.grace:g} s"))
-        self._seen = kept
-        return found
+        return and_(same, CELLS.c.state == Status.RUNNING)
 
 
 def _row(mapping: RowMapping) -> Row:

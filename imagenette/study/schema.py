@@ -8,22 +8,13 @@ import math
 import re
 import tomllib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from imagenette.config import KNOBS, OPERATIONAL, Config, allowed, canonical, resolve
+from imagenette.config import KNOBS, OPERATIONAL, Config, allowed, canonical
 from imagenette.errors import InputError
-
-Objective = Literal[
-    "selected/holdout_accuracy",
-    "final/holdout_accuracy",
-    "selected/test_accuracy",
-    "final/test_accuracy",
-    "best/test_accuracy",
-]
-OBJECTIVES: tuple[str, ...] = get_args(Objective)
-"""What a study may maximize; shares in [0, 1]."""
+from imagenette.results import OBJECTIVES, Objective
 
 PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 PLAIN_WORDS = "letters, digits, hyphens and underscores"
@@ -176,12 +167,11 @@ def parse(text: str) -> File:
         raise InputError(f"{key}: unknown key: {near(str(path[-1]), list(table.model_fields), 'keys')}")
     words = {
         "too_short": "must not be empty",
-        "dict_type": "must be a table",
-        "model_type": "must be a table",
+        **dict.fromkeys(("dict_type", "model_type"), "must be a table"),
     }
-    told = words.get(first["type"], first["msg"])
-    told = told.removeprefix("Value error, ").replace("Input should", "must")
-    raise InputError(f"{key}={shown(first['input'])}: {told}")
+    message = words.get(first["type"], first["msg"])
+    message = message.removeprefix("Value error, ").replace("Input should", "must")
+    raise InputError(f"{key}={shown(first['input'])}: {message}")
 
 
 # -- the values in them ----------------------------------------------------------------------------
@@ -225,12 +215,13 @@ def knob_values(key: str, knob: str, values: list[Any]) -> list[Any]:
 
 
 def knob_value(key: str, knob: str, value: Any) -> Any:
-    """One value in the knob's own type: weight_decay's 0 is 0.0. InputError names `key`."""
+    """One value in the knob's own type: weight_decay's 0 is 0.0. Whether it goes with the other knobs is for
+    the whole config to tell. InputError names `key`."""
     check_known(key, knob)
     wrong = InputError(f"{key}={shown(value)}: {knob} must be {allowed(knob)}")
     try:
-        typed = getattr(resolve({knob: value}), knob)
-    except InputError:
+        typed = getattr(Config.model_validate({knob: value}), knob)
+    except ValidationError:
         raise wrong from None
     if isinstance(value, bool) and not isinstance(typed, bool):  # pydantic takes true for 1
         raise wrong

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from imagenette.study.table import cell_name, how_far, is_done, one_line, state_with_reason, word
+from imagenette.study.table import cell_name, how_far, is_done, one_line, state_with_reason
 
 if TYPE_CHECKING:
     from imagenette.study.queue import Row
@@ -150,7 +150,7 @@ def duration(seconds: float) -> str:
 
 def plain_line(row: Row) -> str:
     """A cell that ended, for a log: `done  batch_size=16 seed=1  91.20 %  (3.2 min)`."""
-    parts = [word(row), cell_name(row)]
+    parts = [row.word, cell_name(row)]
     if row.state == "failed":
         parts.append(one_line(row.reason))
     elif row.value is not None:

@@ -35,19 +35,19 @@ T = TypeVar("T")
 def resolve_storage(url: str | None) -> str:
     """The database meant: the argument, else OPTUNA_STORAGE, else sqlite:///optuna.db. A relative SQLite path
     is made absolute. InputError for anything but SQLite and PostgreSQL."""
-    said = url or os.environ.get("OPTUNA_STORAGE") or DEFAULT
+    url = url or os.environ.get("OPTUNA_STORAGE") or DEFAULT
     try:
-        parsed = make_url(said)
+        parsed = make_url(url)
         backend = parsed.get_backend_name()
     except ArgumentError:
         backend = ""
     if backend not in ("sqlite", "postgresql") or (backend == "sqlite" and not parsed.database):
         raise InputError(
-            f"storage={hide_secrets(said)}: storage must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+            f"storage={hide_secrets(url)}: storage must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
         )
     if backend == "sqlite":
         return f"sqlite:///{Path(str(parsed.database)).resolve()}"
-    return said
+    return url
 
 
 def open_storage(url: str, *, create: bool = True) -> optuna.storages.RDBStorage:
@@ -120,12 +120,12 @@ class Patience:
             before_sleep=waits,
             reraise=True,
         )
-        with said_in_one_line():
+        with in_one_line():
             return retrying(action)
 
 
 @contextmanager
-def said_in_one_line() -> Iterator[None]:
+def in_one_line() -> Iterator[None]:
     """Inside, a database that goes away is a RunError."""
     try:
         yield

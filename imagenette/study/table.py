@@ -22,21 +22,16 @@ def is_done(row: Row) -> bool:
     return Status(row.state) is Status.FINISHED
 
 
-def word(row: Row) -> str:
-    """How a cell stands, as people read it: a finished cell is `done`."""
-    return "done" if is_done(row) else str(row.state)
-
-
 def how_far(rows: Sequence[Row], noun: str = "cells") -> str:
     """`17 of 18 cells done, 1 failed`: of the other states, those that some cell is in."""
-    count = Counter(map(word, rows))
+    count = Counter(row.word for row in rows)
     others = [f"{count[s]} {s}" for s in ("pruned", "running", "waiting", "failed") if count[s]]
     return ", ".join([f"{count['done']} of {len(rows)} {noun} done", *others])
 
 
 def state_with_reason(row: Row, limit: int = 200) -> str:
     """`waiting`; `failed: loss not finite at epoch 1`."""
-    return f"failed: {one_line(row.reason, limit)}" if row.state == Status.FAILED else word(row)
+    return f"failed: {one_line(row.reason, limit)}" if row.state == Status.FAILED else row.word
 
 
 def one_line(reason: str | None, limit: int = 200) -> str:
@@ -75,5 +70,5 @@ def csv_text(rows: Sequence[Row], *, objective: str) -> str:
     for row in sorted(rows, key=lambda row: row.position):
         own = {name: getattr(row, name) for name in ("cell", "arm", "value", *last)}
         values = {knob: canonical(value) for knob, value in row.values.items()}
-        writer.writerow({**own, **values, **row.metrics, "state": word(row), "objective": objective})
+        writer.writerow({**own, **values, **row.metrics, "state": row.word, "objective": objective})
     return text.getvalue()

@@ -4,7 +4,7 @@ is done here may be done twice, or by anybody."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, get_args
 
 import optuna
@@ -17,20 +17,16 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from imagenette.config import Config
+from imagenette.results import Status
 from imagenette.study.queue import Row
 from imagenette.study.schema import Choices, Range, Search
 
-STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+STATES = {
+    Status.FINISHED: TrialState.COMPLETE,
+    Status.PRUNED: TrialState.PRUNED,
+    Status.FAILED: TrialState.FAIL,
+}
 IMPORTANCE = "fANOVA (Hutter et al. 2014)"
-
-
-@dataclass(frozen=True)
-class OpenTrial:
-    """A trial that Optuna has as RUNNING."""
-
-    trial_id: int
-    number: int
-    values: dict[str, Any]
 
 
 class Trials:
@@ -42,20 +38,22 @@ class Trials:
         self._storage, self._id, self._search = storage, study_id, search
         self._study: optuna.Study | None = None
 
-    def open(self, row: Row, *, seed: int) -> OpenTrial:
-        """A RUNNING trial for a claimed row: with the row's values, or with what the sampler answers."""
+    def open(self, row: Row, *, seed: int) -> Row:
+        """Make a RUNNING trial for a claimed row: with the row's values, or with what the sampler draws. The
+        row with its trial and values."""
         attrs = {"cell": row.cell, "attempt": row.attempt, "host": row.host or ""}
         if row.values:
             trial = self._frozen(row, state=TrialState.RUNNING, user_attrs=attrs)
             trial_id = self._storage.create_new_trial(self._id, trial)
-            return OpenTrial(trial_id, self._storage.get_trial(trial_id).number, row.values)
+            return replace(row, trial_id=trial_id, trial=self._storage.get_trial(trial_id).number)
         assert self._search is not None
         # A sampler of its own for each trial: workers that share a seed would all try the same values.
         self.study.sampler = _sampler(self._search, seed=1000 * self._search.seed + row.position)
         asked = self.study.ask({name: _range(kind) for name, kind in self._search.space.items()})
         for name, value in attrs.items():
             asked.set_user_attr(name, value)
-        return OpenTrial(asked._trial_id, asked.number, {**asked.params, "seed": seed})
+        values = {**asked.params, "seed": seed}
+        return replace(row, trial_id=asked._trial_id, trial=asked.number, values=values)
 
     def report(self, trial_id: int, accuracies: Mapping[int, float]) -> bool:
         """Tell the accuracy of each epoch, and whether the pruner would stop here."""
@@ -68,8 +66,8 @@ class Trials:
             return False
         return self.study.pruner.prune(self.study, self._storage.get_trial(trial_id))
 
-    def close(self, trial_id: int, state: str, value: float | None, **attrs: Any) -> None:
-        """End a trial: done, pruned or failed. One that has ended already stays as it is."""
+    def close(self, trial_id: int, state: Status, value: float | None, **attrs: Any) -> None:
+        """End a trial: FINISHED, PRUNED or FAILED. One that has ended already stays as it is."""
         try:
             for name, attr in attrs.items():
                 if attr is not None:
@@ -89,13 +87,13 @@ class Trials:
             row = rows.get(trial.user_attrs.get("cell", ""))
             if row is None:
                 if all(other.ended for other in rows.values()):
-                    self.close(trial._trial_id, "failed", None, reason="its worker was lost")
+                    self.close(trial._trial_id, Status.FAILED, None, reason="its worker was lost")
             elif row.ended and row.trial_id == trial._trial_id:
                 about = {"reason": row.reason, "run_id": row.run_id, "output": row.output}
                 self.close(trial._trial_id, row.state, row.value, **about)
-            elif row.state != "running" or row.attempt > trial.user_attrs.get("attempt", 0):
-                reason = row.reason if row.state != "done" else None
-                self.close(trial._trial_id, "failed", None, reason=reason or "its worker was lost")
+            elif row.state != Status.RUNNING or row.attempt > trial.user_attrs.get("attempt", 0):
+                reason = row.reason if row.state != Status.FINISHED else None
+                self.close(trial._trial_id, Status.FAILED, None, reason=reason or "its worker was lost")
 
     @property
     def study(self) -> optuna.Study:
@@ -119,7 +117,7 @@ class Trials:
 def importances(rows: Sequence[Row], *, search: Search | None = None) -> dict[str, float]:
     """Share of the objective's variance that each varied knob explains (the seed is one of them), by fANOVA
     on the finished cells, largest first; empty while fewer than two knobs vary or too few cells are done."""
-    done = [row for row in rows if row.state == "done" and row.value is not None]
+    done = [row for row in rows if row.state == Status.FINISHED and row.value is not None]
     names = done[0].values if done else {}
     choices = {name: {row.values[name]: None for row in done} for name in names}
     varied = {name: list(values) for name, values in choices.items() if len(values) > 1}

@@ -8,7 +8,7 @@ for dead) makes it drop the training, being asked to stop makes it save and give
 
 from __future__ import annotations
 
-import math
+import contextlib
 import os
 import random
 import re
@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,18 @@ from pydantic import BaseModel
 from imagenette.config import Config, resolve
 from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, RunError
 from imagenette.processes import follow_parent
-from imagenette.study.queue import MOST_LOSSES, Queue, Row, Watch, Worker
+from imagenette.results import Status, split_of
+from imagenette.study.identity import Worker
+from imagenette.study.ledger import Ledger, Lost, StaleClaims
+from imagenette.study.queue import Queue, Row
 from imagenette.study.schema import Search
 from imagenette.study.storage import AWAY, Patience, connect, open_study
 from imagenette.study.table import in_words, one_line
-from imagenette.study.trainer import Outcome, Training, holders, run_training
-from imagenette.study.trials import OpenTrial, Trials
+from imagenette.study.trainer import holders, run_training
+from imagenette.study.trials import Trials
 from imagenette.tracking.client import check_alive
-from imagenette.tracking.outbox import count_epochs, holds_run, is_held, read_card
+from imagenette.tracking.outbox import count_epochs, is_held
+from imagenette.training.job import Job
 from imagenette.training.pruning import Reports
 
 PAUSE = 5.0  # seconds before the next cell after one that could not begin
@@ -42,14 +46,12 @@ IDLE = 0.5  # seconds between two looks for a cell to claim
 
 
 class Order(BaseModel, frozen=True):
-    """What a worker must know; one JSON text."""
+    """What a driver gives a worker to know, as one JSON text."""
 
     storage: str
     study: str
     objective: str
-    """Metric of a finished training that is maximized."""
-    pruning_metric: str
-    """Metric of an epoch that the pruner looks at."""
+    """Metric of a finished training that is maximized; the pruner looks at an epoch's on the same images."""
     runs: Path
     """Folder of the trainings' folders."""
     command: tuple[str, ...] = (sys.executable, "-m", "imagenette", "train")
@@ -68,10 +70,6 @@ class Order(BaseModel, frozen=True):
     """A search's seed."""
     driver: int | None = None
     """Process that this worker must not outlive."""
-
-
-class Lost(Exception):
-    """Another worker has the cell now."""
 
 
 def main() -> None:
@@ -96,47 +94,42 @@ def work(order: Order, stopping: threading.Event) -> int:
     study_id = patience(lambda: open_study(storage, order.study))
     queue, me = Queue(storage.engine, study_id), Worker.here()
     trials = Trials(storage, study_id, search=order.search)
-    watch = Watch(order.grace)
+    ledger = Ledger(queue=queue, trials=trials, objective=order.objective, patience=patience)
+    claims = StaleClaims(order.grace)
     while not stopping.is_set():
         await_server(order, stopping)
         row = patience(lambda: queue.claim(me)) if not stopping.is_set() else None
         if row:
-            if not run_cell(order, queue, trials, row, patience):
+            if not run_cell(order, ledger, row):
                 stopping.wait(PAUSE)
         elif patience(queue.unfinished) == 0:
-            patience(lambda: trials.reconcile(queue.rows))
+            ledger.reconcile()
             return EXIT_DONE
         else:
-            take_back(queue, trials, watch, patience)
+            ledger.take_back(claims)
             stopping.wait(IDLE * random.uniform(0.5, 1.5))
     return EXIT_PREEMPTED
 
 
-def run_cell(order: Order, queue: Queue, trials: Trials, row: Row, patience: Patience) -> bool:
+def run_cell(order: Order, ledger: Ledger, row: Row) -> bool:
     """One attempt at a claimed cell, from the trial's opening to its close. False if it could not begin, for
     no fault of its own: better to wait a little before the next."""
+    patience, hold = ledger.patience, Hold(ledger.queue, row, every=min(order.grace, 60.0) / 6)
     try:
-        with Hold(queue, row, patience, beat=min(order.grace, 60.0) / 6) as hold:
-            trial = patience(lambda: trials.open(row, seed=order.seed))
-            config = configure(order, row, trial)
-            output = folder(order, row)
-            hold.note(
-                trial=trial.number,
-                trial_id=trial.trial_id,
-                values=trial.values,
-                config=config.model_dump(),
-                output=str(output),
-            )
-            hold.follow(output, config.epochs)
-            outcome = run_training(
-                training(order, row, trial, config, output),
-                command=order.command,
-                env={**os.environ, **order.env},
-                wanted=lambda: not patience.unless() and not hold.lost.is_set(),
-                prune=pruner(order, trials, trial),
-            )
-        close(order.objective, queue, trials, row, trial, outcome, output, patience)
-        return outcome.status != "untracked"
+        row = patience(lambda: ledger.trials.open(row, seed=order.seed))
+        job = job_of(order, row)
+        row = replace(row, config=job.config.model_dump(), output=str(job.output))
+        changed = ("trial", "trial_id", "values", "config", "output")
+        hold.note(patience, **{name: getattr(row, name) for name in changed})
+        result = run_training(
+            job,
+            command=order.command,
+            env={**os.environ, **order.env},
+            wanted=lambda: hold.holds(job) and not patience.unless(),
+            prune=pruner(order, ledger.trials, row),
+        )
+        ledger.close(row, result)
+        return result.status != Status.UNTRACKED
     except Lost:
         print(f"imagenette: {row.cell}: taken over by another worker", file=sys.stderr)
     except RunError:
@@ -144,75 +137,37 @@ def run_cell(order: Order, queue: Queue, trials: Trials, row: Row, patience: Pat
     except Exception as error:  # a bug of ours, or a database that refuses: this cell's end, not the study's
         traceback.print_exc()
         reason = one_line(f"{type(error).__name__}: {error}")
-        patience(lambda: queue.finish(row, "failed", reason=reason, marked=0))
+        patience(lambda: ledger.queue.finish(row, Status.FAILED, reason=reason, marked=0))
     return True
 
 
-def close(
-    objective: str,
-    queue: Queue,
-    trials: Trials,
-    row: Row,
-    trial: OpenTrial,
-    outcome: Outcome,
-    output: Path | None,
-    patience: Patience,
-) -> None:
-    """Write the end down: in the row first, which decides, then in Optuna."""
-    run_id = outcome.run_id or (run_of(output) if output else None)
-    known: dict[str, Any] = {
-        "run_id": run_id,
-        "seconds": (row.seconds or 0.0) + time.time() - (row.started or time.time()),
-        "reason": outcome.reason,
-    }
-    said_itself = outcome.said_itself
-    state, value = {"finished": "done", "stopped": "waiting"}.get(outcome.status, outcome.status), None
-    if state == "done":
-        value = outcome.metrics.get(objective)
-        if value is not None and math.isfinite(value):
-            known |= {"value": value, "metrics": outcome.metrics, "progress": 1.0}
-        else:
-            known["reason"] = f"its objective {objective} is {value}"
-            state, value, said_itself = "failed", None, False
-    if state == "untracked":
-        known["losses"] = row.losses + 1
-        state, said_itself = ("failed", False) if row.losses + 1 >= MOST_LOSSES else ("waiting", True)
-    known |= {"unsynced": outcome.unsynced, "marked": int(said_itself)}
-    if not patience(lambda: queue.finish(row, state, **known)):
-        raise Lost
-    ended = "failed" if state == "waiting" else state  # Optuna's trial is over; the cell gets another one
-    about = {"reason": known["reason"], "run_id": run_id, "output": str(output) if output else None}
-    patience(lambda: trials.close(trial.trial_id, ended, value, **about))
-
-
-def configure(order: Order, row: Row, trial: OpenTrial) -> Config:
-    """The row's config, or a search's with what the sampler answered; operational knobs as ordered."""
-    values = row.config if row.config is not None else resolve({**order.base, **trial.values}).model_dump()
-    return Config.model_validate({**values, **order.knobs})
-
-
-def training(order: Order, row: Row, trial: OpenTrial, config: Config, output: Path) -> Training:
-    searched = in_words(trial.values)
-    return Training(
-        config=config,
-        output=output,
+def job_of(order: Order, row: Row) -> Job:
+    """The training of a row whose trial is open: its config, or a search's with what the sampler drew;
+    operational knobs as ordered."""
+    drawn = in_words(row.values)
+    values = row.config if row.config is not None else resolve({**order.base, **row.values}).model_dump()
+    return Job(
+        config=Config.model_validate({**values, **order.knobs}),
+        output=folder(order, row),
+        run_name=row.cell if order.search is None else f"{row.cell}: {drawn}",
         study=order.study,
-        arm=row.arm if order.search is None else searched,
-        name=row.cell if order.search is None else f"{row.cell}: {searched}",
+        arm=row.arm if order.search is None else drawn,
         parent=order.parent_run_id,
-        trial=trial.number,
+        trial=row.trial,
     )
 
 
-def pruner(order: Order, trials: Trials, trial: OpenTrial) -> Callable[[Reports], bool] | None:
-    """The study's answer to `shall this run go on?`; None where nothing is ever pruned."""
+def pruner(order: Order, trials: Trials, row: Row) -> Callable[[Reports], bool] | None:
+    """The study's answer to `shall this run stop here?`; None where nothing is ever pruned."""
     if order.search is None or order.search.pruner == "none":
         return None
+    trial_id, metric = row.trial_id, f"{split_of(order.objective)}/accuracy"
+    assert trial_id is not None
 
     def prune(reports: Reports) -> bool:
-        accuracies = {e: m[order.pruning_metric] for e, m in reports.items() if order.pruning_metric in m}
+        accuracies = {epoch: metrics[metric] for epoch, metrics in reports.items() if metric in metrics}
         try:
-            return trials.report(trial.trial_id, accuracies)
+            return trials.report(trial_id, accuracies)
         except AWAY:  # the training waits for the answer, and asks again after the next epoch
             return False
 
@@ -231,75 +186,43 @@ def folder(order: Order, row: Row) -> Path:
     return path
 
 
-def run_of(output: Path) -> str | None:
-    """The MLflow run of a training's folder, where it got that far."""
-    return read_card(output).run_id if holds_run(output) else None
-
-
-def take_back(queue: Queue, trials: Trials, watch: Watch, patience: Patience) -> None:
-    """Free the cells of workers that are gone or frozen."""
-    for row, reason in watch.stale(patience(queue.running)):
-        if patience(partial(queue.take_back, row, reason)):
-            print(f"imagenette: {row.cell}: {reason}; it is tried again", file=sys.stderr)
-            if row.trial_id is not None:
-                patience(partial(trials.close, row.trial_id, "failed", None, reason=reason))
-
-
 def await_server(order: Order, stopping: threading.Event) -> None:
-    """Wait for the tracking server: without it each training would fail, and with it the whole study."""
-    while not reachable(order):
-        if stopping.wait(2):
+    """Wait for the tracking server, or until somebody asks to stop: without it each training would fail, and
+    so the whole study."""
+    while not stopping.is_set():
+        try:
+            check_alive(order.tracking_uri or "", advice="the study waits")
             return
+        except RunError as error:
+            print(f"imagenette: {error}", file=sys.stderr)
+            stopping.wait(2)
 
 
-def reachable(order: Order) -> bool:
-    """Whether the tracking server answers; if not, a line in the log says so."""
-    try:
-        check_alive(order.tracking_uri or "", advice="the study waits")
-    except RunError as error:
-        print(f"imagenette: {error}", file=sys.stderr)
-        return False
-    return True
-
-
+@dataclass
 class Hold:
-    """A claim kept alive by a thread that beats, until the block ends. `lost` is set once the row is no
-    longer ours."""
+    """A claim, kept alive by whoever looks whether it still holds."""
 
-    def __init__(self, queue: Queue, row: Row, patience: Patience, *, beat: float) -> None:
-        self._queue, self._row, self._patience, self._beat = queue, row, patience, beat
-        self.lost, self._over = threading.Event(), threading.Event()
-        self._output: Path | None = None
-        self._epochs = 1
-        self._thread = threading.Thread(target=self._keep, daemon=True)
+    queue: Queue
+    row: Row
+    every: float
+    """Seconds between two signs of life."""
+    lost: bool = False
+    """Whether another worker has the cell now."""
+    _next: float = 0.0
 
-    def __enter__(self) -> Hold:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def follow(self, output: Path, epochs: int) -> None:
-        """From now on each beat tells how far the training in this folder is."""
-        self._output, self._epochs = output, epochs
-
-    def note(self, **known: Any) -> None:
-        """Write into the row; Lost if it is no longer ours."""
-        if not self._patience(lambda: self._queue.note(self._row, **known)):
-            self.lost.set()
+    def note(self, patience: Patience, **known: Any) -> None:
+        """Write into the row. Lost if it is no longer ours."""
+        if not patience(lambda: self.queue.note(self.row, **known)):
             raise Lost
 
-    def _keep(self) -> None:
-        while not self._over.wait(self._beat):
-            try:
-                known = {"progress": count_epochs(self._output) / self._epochs} if self._output else {}
-                if not self._queue.note(self._row, **known):
-                    self.lost.set()
-                    return
-            except Exception:  # the database is away: nobody else can take the claim meanwhile
-                continue
+    def holds(self, job: Job) -> bool:
+        """Beat, where it is time to, and write down how far the training is; False once the claim is lost."""
+        if not self.lost and time.monotonic() >= self._next:
+            with contextlib.suppress(*AWAY):  # nobody else can take the claim while the database is away
+                progress = count_epochs(job.output) / job.config.epochs
+                self.lost = not self.queue.note(self.row, progress=progress)
+            self._next = time.monotonic() + self.every
+        return not self.lost
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
-"""A study on the tracking server: its parent run, stand-ins for reused runs, trials that could not speak.
+"""A study on the tracking server: its parent run, stand-ins for reused runs, trainings that could not record
+their own end.
 
-For the driver processes of a study, one a machine, several at once. Explicit run ids only. Knows nothing
-of Optuna or of cells: names and numbers come in as they are to be shown.
+For the driver processes of a study, one a machine, several at once. Explicit run ids only. Knows nothing of
+Optuna or of cells: names and numbers come in as they are to be shown.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -18,21 +19,21 @@ from tenacity import retry, stop_after_attempt, wait_random
 
 from imagenette.errors import InputError, RunError, hide_secrets
 from imagenette.results import Status
-from imagenette.tracking.claim import parent_of
+from imagenette.tracking.adoption import candidate, parent_of
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, resolve_uri
 from imagenette.tracking.deliver import as_metrics, log_missing_params, set_tags
+from imagenette.tracking.environment import take_outer_run
 from imagenette.tracking.mlflow_tracker import finite
 from imagenette.tracking.outbox import Card, Outbox, count_lacking, holds_run, read_card, read_refused
+from imagenette.tracking.outer_run import hand_over
 from imagenette.tracking.provenance import process_tags, source_tags
-from imagenette.tracking.reuse import Reusable, find_reusable
+from imagenette.tracking.reuse import find_reusable, shared_tags, shown_metrics
 from imagenette.tracking.runs import UID, create_run, find_run, get_run
 from imagenette.tracking.sync import end_lost, sync_one
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-__all__ = ["Reusable", "StudyRun"]
 
 _FOLDER = "study"
 _NOTE = "mlflow.note.content"
@@ -53,7 +54,7 @@ class StudyRun:
         """Where the parent is, and its children must be: that of `mlflow run` where it was adopted."""
         self._measured: dict[str, tuple[int, float]] = {}
         self._dead = False
-        self._said: set[str] = set()
+        self._printed: set[str] = set()
 
     @classmethod
     def open(
@@ -67,24 +68,28 @@ class StudyRun:
         tags: dict[str, str],
         description: str,
         known_run_id: str | None,
+        register: Callable[[str | None, str], str],
         files: list[Path],
     ) -> Self:
-        """Find the run that `uid` names, else make it, and set it running.
+        """Find the study's run, else make it, and set it running.
 
-        known_run_id is tried first. The run `mlflow run` made (MLFLOW_RUN_ID, which is removed from the
-        environment) becomes the parent where there is none yet, else is marked as its launcher.
-        Raises RunError, in one line and within 10 s, if the server is dead; InputError if the experiment
-        is deleted.
+        known_run_id: the parent as the study's database has it. register(replaced, run_id): name another
+        parent there if it still is `replaced`, by one atomic step; the id that stands, whoever named it.
+        The run `mlflow run` made (MLFLOW_RUN_ID, which is removed from the environment) becomes the parent
+        where there is none yet, else is marked as its launcher.
+        Raises RunError, in one line and within 10 s, if the server is dead, or if a first driver's
+        MLFLOW_RUN_ID is not there; InputError if the experiment is deleted.
         """
-        outer_run_id = os.environ.pop("MLFLOW_RUN_ID", None)  # so that no fluent call adopts it
+        outer_run_id = take_outer_run()
         uri = resolve_uri(tracking_uri)
         with _needed(uri):
             client = connect(uri)
-            run = parent_of(
-                client, experiment, name=name, uid=uid, known_run_id=known_run_id, outer_run_id=outer_run_id
-            )
+            new = partial(candidate, client, experiment, name=name, uid=uid, outer_run_id=outer_run_id)
+            run = parent_of(client, uid, known_run_id, new=new, register=register)
+            if outer_run_id not in (None, run.info.run_id):
+                hand_over(client, outer_run_id, run.info.run_id)
             parent = cls(client, uri, run, study=name, uid=uid)
-            parent._introduce(params, tags, files=files, description=description)
+            parent._fill_in(params, tags, files=files, description=description)
         return parent
 
     def refresh(self, *, files: list[Path], description: str, metrics: dict[str, float], step: int) -> bool:
@@ -93,14 +98,11 @@ class StudyRun:
         Whether the server has it. A dead server costs a few seconds, and one line on stderr until it is
         back. A run that another driver ended is set running again: this driver still is.
         """
-        return bool(
-            self._attempt(
-                lambda: self._show(files=files, description=description, metrics=metrics, step=step)
-            )
-        )
+        show = partial(self._show, files=files, description=description, metrics=metrics, step=step)
+        return bool(self._attempt(show))
 
-    def end(self, status: str, *, reason: str = "", description: str) -> bool:
-        """End the run with a status word; `finished` only if every cell is. Whether the server has it."""
+    def end(self, status: Status, *, reason: str = "", description: str) -> bool:
+        """End the run; FINISHED only if every cell is. Whether the server has it."""
         note = {_NOTE: description} if description else {}
         why = {"reason": reason} if reason else {}
 
@@ -108,12 +110,12 @@ class StudyRun:
             if not reason:
                 self._forget_reason()
             set_tags(self._client, self.run_id, {"status": status, **why, **note})
-            self._client.set_terminated(self.run_id, status=Status(status).mlflow)
+            self._client.set_terminated(self.run_id, status=status.mlflow)
             return True
 
         return bool(self._attempt(end))
 
-    def reusable(self, digests: Iterable[str], *, data_digest: str) -> dict[str, Reusable]:
+    def reusable(self, digests: Iterable[str], *, data_digest: str) -> dict[str, Run]:
         """The oldest finished run of this experiment for each config digest that has one on this data.
 
         Runs with an accuracy that is not finite do not count, nor runs that were themselves reused.
@@ -122,27 +124,28 @@ class StudyRun:
         with _needed(self._uri):
             return find_reusable(self._client, self.experiment_id, digests, data_digest=data_digest)
 
-    def add_reused(self, *, name: str, arm: str, source: Reusable, trial: int) -> str:
+    def add_reused(self, *, name: str, arm: str, source: Run, trial: int) -> str:
         """A finished child that stands for a run trained elsewhere: its id. Again is a no-op.
 
         Raises RunError if the server does not answer; called again, it goes on where it stopped.
         """
-        link = source.tags.get("mlflow.runName", source.run_id)
-        link = f"[{link}](#/experiments/{self.experiment_id}/runs/{source.run_id})"
-        tags = source.shared_tags | {"arm": arm, "trial": str(trial), "reused_run": source.run_id}
+        source_id, params = source.info.run_id, source.data.params
+        link = f"[{source.info.run_name}](#/experiments/{self.experiment_id}/runs/{source_id})"
+        tags = shared_tags(source) | {"arm": arm, "trial": str(trial), "reused_run": source_id}
         tags[_NOTE] = f"Not trained again: {link} is a finished run of the same config on the same data."
         with _needed(self._uri):
             run = self._child(uid=f"{self.uid}:{name}:reused", name=name, tags={**tags, "role": "reused"})
+            run_id: str = run.info.run_id
             if run.info.status != "FINISHED":
+                log_missing_params(self._client, run, params)
                 # The time is the run's own, so that a repeat is stored once.
-                body = {"timestamp": run.info.start_time, "step": source.epochs}
-                log_missing_params(self._client, run, source.params)
-                self._log_metrics(run.info.run_id, source.shown_metrics, **body)
-                set_tags(self._client, run.info.run_id, {**tags, "status": "finished"})
-                self._client.set_terminated(run.info.run_id)
+                body = {"timestamp": run.info.start_time, "step": int(float(params.get("epochs", 0)))}
+                self._log_metrics(run_id, shown_metrics(source), **body)
+                set_tags(self._client, run_id, {**tags, "status": Status.FINISHED})
+                self._client.set_terminated(run_id)
             elif run.data.tags.get("trial") != str(trial):  # its driver died before it closed the trial
-                set_tags(self._client, run.info.run_id, {"trial": str(trial)})
-            return str(run.info.run_id)
+                set_tags(self._client, run_id, {"trial": str(trial)})
+            return run_id
 
     def record_failure(
         self,
@@ -156,10 +159,10 @@ class StudyRun:
         run_id: str | None,
         uid: str,
     ) -> str | None:
-        """Say that a training failed which could not say so itself; the id of its run.
+        """Record that a training failed which could not record it itself; the id of its run.
 
         Into the outbox of `output` if there is one here, else into the run `run_id`, else into a child
-        made for it, which `uid` names. A run that has ended with its own words keeps them.
+        made for it, which `uid` names. A run that recorded its own end keeps it.
         None while the server, or a process that still holds the outbox, is in the way: try again later.
         """
         if output is not None and holds_run(output):
@@ -171,9 +174,9 @@ class StudyRun:
                 number = {} if trial is None else {"trial": str(trial)}
                 tags = {**source_tags(), "role": "trial", "arm": arm, "seed": seed, **number}
                 run = self._child(uid=uid, name=name, tags=tags)
-            if not _has_its_say(run):
-                set_tags(self._client, run.info.run_id, {"status": "failed", "reason": reason})
-                self._client.set_terminated(run.info.run_id, status="FAILED")
+            if not _recorded_its_end(run):
+                set_tags(self._client, run.info.run_id, {"status": Status.FAILED, "reason": reason})
+                self._client.set_terminated(run.info.run_id, status=Status.FAILED.mlflow)
             return str(run.info.run_id)
 
         return self._attempt(fail)
@@ -183,12 +186,12 @@ class StudyRun:
         try:
             with Outbox(output) as outbox:
                 last = outbox.records[-1] if outbox.records else None
-            if last is None or last.kind != "end" or last.body["tags"]["status"] == "preempted":
+            if last is None or last.kind != "end" or last.body["tags"]["status"] == Status.PREEMPTED:
                 end_lost(output, reason, offline=True)
         except (InputError, RunError) as error:  # a process still holds it; the disk is full
-            if str(error) not in self._said:
+            if str(error) not in self._printed:
                 print(f"imagenette: {error}", file=sys.stderr)
-            self._said.add(str(error))
+            self._printed.add(str(error))
             return False
         return True
 
@@ -198,7 +201,7 @@ class StudyRun:
         return None if pending else read_card(output).run_id
 
     @retry(stop=stop_after_attempt(3), wait=wait_random(0.1, 0.5), reraise=True)
-    def _introduce(
+    def _fill_in(
         self, params: dict[str, str], tags: dict[str, str], *, files: list[Path], description: str
     ) -> None:
         """Tried again, because another driver may log the same params between our look and our call."""
@@ -211,7 +214,7 @@ class StudyRun:
     def _show(self, *, files: list[Path], description: str, metrics: dict[str, float], step: int) -> bool:
         """Set running under this process, and bring all that is shown up to date."""
         self._client.update_run(self.run_id, status="RUNNING", name=self.study)
-        tags = {"study": self.study, "role": "study", "status": "running", _NOTE: description}
+        tags = {"study": self.study, "role": "study", "status": Status.RUNNING, _NOTE: description}
         set_tags(self._client, self.run_id, {**tags, **process_tags()})
         new = {k: v for k, v in finite(metrics).items() if self._measured.get(k) != (step, v)}
         self._log_metrics(self.run_id, new, timestamp=time.time_ns() // 1_000_000, step=step)
@@ -244,7 +247,7 @@ class StudyRun:
             self._client.delete_tag(self.run_id, "reason")
 
     def _attempt(self, work: Callable[[], _Done]) -> _Done | None:
-        """What work returns; None, said once until the server is back, where it fails."""
+        """What work returns; None where it fails, with one line on stderr until the server is back."""
         try:
             check_alive(self._uri, timeout=_PROBE_SECONDS, advice=_WAITS)
             done = work()
@@ -270,9 +273,9 @@ def _needed(uri: str) -> Iterator[None]:
         yield
 
 
-def _has_its_say(run: Run) -> bool:
-    """Whether a run has ended by its own word; `preempted` only means that it was to go on."""
+def _recorded_its_end(run: Run) -> bool:
+    """`preempted` does not count: it only means that the run was to go on."""
     word = run.data.tags.get("status")
-    if run.info.status == "RUNNING" or word in (None, "running", "preempted"):
+    if run.info.status == "RUNNING" or word in (None, Status.RUNNING, Status.PREEMPTED):
         return False
-    return word in ("finished", "pruned") or bool(run.data.tags.get("reason"))
+    return word in (Status.FINISHED, Status.PRUNED) or bool(run.data.tags.get("reason"))

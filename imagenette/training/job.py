@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from imagenette.artifacts import CONFIG
-from imagenette.config import OPERATIONAL, Config, resolve
+from imagenette.config import OPERATIONAL, Config, canonical, resolve
 from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, EXIT_UNSYNCED, InputError
 from imagenette.files import write_whole
 from imagenette.results import Status
@@ -36,6 +36,21 @@ class Job:
     """MLflow's run under which this one is shown."""
     trial: int | None = None
     """Optuna's number, where a study's worker started this run."""
+
+    def arguments(self) -> list[str]:
+        """The options of `imagenette train` that order this job, every knob named. The environment names the
+        server and the experiment, so they are not among them."""
+        options = {
+            "output": self.output,
+            "offline": self.offline,
+            "run-name": self.run_name,
+            "study": self.study,
+            "arm": self.arm,
+            "parent": self.parent,
+            "trial": self.trial,
+            **self.config.params(),
+        }
+        return [f"--{name}={canonical(value)}" for name, value in options.items() if value is not None]
 
     @property
     def name(self) -> str:
@@ -67,6 +82,8 @@ class Result:
     metrics: dict[str, float] = field(default_factory=dict)
     """`best/...`, `selected/...` and `final/...`."""
     message: str = ""
+    recorded: bool = True
+    """Whether the run itself recorded its end; one that was killed could not."""
 
     @property
     def exit_code(self) -> int:

@@ -29,7 +29,8 @@ def check_config(config: Config) -> None:
     if not config.has_depth:
         from imagenette.network.models import check
 
-        check(config.architecture, sizes={config.start_size or config.size, config.size, config.eval_size})
+        sizes = {config.start_size or config.size, config.size, config.eval_size}
+        check(config.architecture, sizes=sizes, activation=config.activation)
 
 
 def check_fit(config: Config, dataset: Dataset, processes: int) -> None:

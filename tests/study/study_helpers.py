@@ -45,14 +45,13 @@ class Study:
         self.storage = open_storage(url)
         self.id = open_study(self.storage, name)
         self.queue = Queue(self.storage.engine, self.id)
-        self.queue.introduce(name, {})
+        self.queue.open_record(name, {})
         self.queue.fill(rows)
         self.log = folder / "stub.log"
         self.order = Order(
             storage=url,
             study=name,
             objective="selected/holdout_accuracy",
-            pruning_metric="holdout/accuracy",
             runs=folder / "runs",
             **{"command": STUB, "grace": 3.0, "tracking_uri": "sqlite://", **order},
         )

@@ -8,15 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagenette.cli import main
 from imagenette.config import resolve
+from imagenette.results import Status
 from imagenette.study.crew import deal, share_out
-from imagenette.study.trainer import Training, holders, judge, run_training
-from imagenette.training.job import Result
+from imagenette.study.trainer import holders, judge, run_training
+from imagenette.training import launch
+from imagenette.training.job import Job, Result
 from tests.study.study_helpers import STUB
 
 
@@ -35,7 +39,7 @@ def test_gpus_are_dealt_out_whole_and_evenly(gpus: int, workers: int):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nothing_said_of_threads():
+def no_threads_set():
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("OMP_NUM_THREADS", raising=False)
         yield patch
@@ -56,59 +60,63 @@ def test_a_share_of_gpus_is_what_the_training_sees():
     assert shares[0].env(2)["OMP_NUM_THREADS"] == "2"
 
 
-def test_what_the_user_says_of_threads_holds(monkeypatch: pytest.MonkeyPatch):
+def test_threads_that_the_user_sets_are_kept(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert share_out(2, cores=8, gpus=[])[0].env(1)["OMP_NUM_THREADS"] == "3"
+
+
+FINISHED, PRUNED, PREEMPTED, FAILED = Status.FINISHED, Status.PRUNED, Status.PREEMPTED, Status.FAILED
 
 
 @pytest.mark.parametrize(
     ("code", "result", "stopped", "expected"),
     [
-        (0, Result(status="finished"), False, ("finished", None, True)),
-        (74, Result(status="finished", unsynced=2), False, ("finished", None, True)),
-        (
-            0,
-            Result(status="finished"),
-            True,
-            ("finished", None, True),
-        ),  # it ended before it heard of the stop
-        (
-            0,
-            Result(status="pruned", message="pruned after epoch 2 of 4"),
-            False,
-            ("pruned", "pruned after", True),
-        ),
-        (75, Result(status="preempted"), True, ("stopped", "stopped on request", True)),
-        (75, Result(status="preempted"), False, ("failed", "by a signal from outside", False)),
-        (1, Result(status="failed", message="disk full"), False, ("failed", "disk full", True)),
-        (1, Result(status="diverged", message="nan"), False, ("failed", "diverged: nan", True)),
-        (-9, None, False, ("failed", "killed by SIGKILL (the kernel", False)),
-        (-15, None, True, ("stopped", "stopped on request", True)),
-        (2, None, False, ("failed", "exit code 2: output=x is in use", False)),
+        (0, Result(status=FINISHED), False, (FINISHED, "", True)),
+        (74, Result(status=FINISHED, unsynced=2), False, (FINISHED, "", True)),
+        (0, Result(status=FINISHED), True, (FINISHED, "", True)),  # it ended before it heard of the stop
+        (0, Result(status=PRUNED, message="pruned after 2 of 4"), False, (PRUNED, "pruned after", True)),
+        (75, Result(status=PREEMPTED), True, (PREEMPTED, "stopped on request", True)),
+        (75, Result(status=PREEMPTED), False, (FAILED, "by a signal from outside", False)),
+        (1, Result(status=FAILED, message="disk full"), False, (FAILED, "disk full", True)),
+        (1, Result(status=Status.DIVERGED, message="nan"), False, (FAILED, "diverged: nan", True)),
+        (-9, None, False, (FAILED, "killed by SIGKILL (the kernel", False)),
+        (-15, None, True, (PREEMPTED, "stopped on request", True)),
+        (2, None, False, (FAILED, "exit code 2: output=x is in use", False)),
     ],
 )
 def test_what_an_end_means(tmp_path: Path, code, result, stopped, expected):
     log = tmp_path / "train.log"
     log.write_text("$ imagenette train\nimagenette: output=x is in use\n")
-    outcome = judge(code, result, log, stopped=stopped)
-    status, reason, said_itself = expected
-    assert (outcome.status, outcome.said_itself) == (status, said_itself)
-    assert (reason or "") in (outcome.reason or "")
+    judged = judge(code, result, log, stopped=stopped)
+    status, message, recorded = expected
+    assert (judged.status, judged.recorded) == (status, recorded)
+    assert message in judged.message
 
 
-def training(output: Path) -> Training:
+def test_a_result_written_before_there_was_a_field_reads_as_before(tmp_path: Path):
+    old = {"status": "finished", "run_id": "r", "unsynced": 0, "metrics": {"best/epoch": 1.0}, "message": ""}
+    (tmp_path / "result.json").write_text(json.dumps(old))
+    assert Result.read(tmp_path) == Result(status=FINISHED, run_id="r", metrics={"best/epoch": 1.0})
+
+
+def job(output: Path, **more: Any) -> Job:
     config = resolve({"data": "digits", "lr": 0.5, "seed": 3})
-    return Training(
-        config=config, output=output, study="s", arm="lr=0.5", name="lr=0.5 seed=3", parent="p", trial=7
-    )
+    return Job(config=config, output=output, study="s", arm="lr=0.5", trial=7, parent="p", **more)
 
 
-def test_every_knob_is_said(tmp_path: Path):
-    arguments = training(tmp_path).arguments()
-    said = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
-    assert resolve({k: v for k, v in said.items() if k in training(tmp_path).config.params()}).lr == 0.5
-    assert said["trial"] == "7"
-    assert said["parent"] == "p"
+@pytest.mark.parametrize("more", [{"run_name": "lr=0.5: a b"}, {"offline": True}])
+def test_the_arguments_of_a_job_are_parsed_to_the_same_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+):
+    got: list[Job] = []
+    monkeypatch.setattr(launch, "train", lambda job: got.append(job) or Result(status=FINISHED))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    ordered = job(tmp_path, **more)
+    monkeypatch.setattr(sys, "argv", ["imagenette", "train", *ordered.arguments()])
+    with pytest.raises(SystemExit):
+        main()
+    assert got == [ordered]
 
 
 def test_a_training_left_by_a_frozen_worker_is_ended_first(tmp_path: Path):
@@ -116,13 +124,15 @@ def test_a_training_left_by_a_frozen_worker_is_ended_first(tmp_path: Path):
     output, log = tmp_path / "run", tmp_path / "log"
     output.mkdir()
     env = {**os.environ, "STUB_LOG": str(log)}
-    old = subprocess.Popen([*STUB, *training(output).arguments()], env={**env, "STUB_SECONDS": "60"})
+    old = subprocess.Popen(
+        [*STUB, *job(output, run_name="lr=0.5 seed=3").arguments()], env={**env, "STUB_SECONDS": "60"}
+    )
     while not log.exists():
         time.sleep(0.01)
     assert [process.pid for process in holders(output)] == [old.pid]
-    outcome = run_training(training(output), command=STUB, env=env, wanted=lambda: True)
+    result = run_training(job(output, run_name="lr=0.5 seed=3"), command=STUB, env=env, wanted=lambda: True)
     assert old.wait(1) == 75
-    assert outcome.status == "finished"
+    assert result.status == FINISHED
     words = [line.split()[0] for line in log.read_text().splitlines()]
     assert words == ["began", "preempted", "began", "ended"]
 
@@ -130,8 +140,8 @@ def test_a_training_left_by_a_frozen_worker_is_ended_first(tmp_path: Path):
 def test_a_finished_folder_is_not_trained_again(tmp_path: Path):
     output, log = tmp_path / "run", tmp_path / "log"
     env = {**os.environ, "STUB_LOG": str(log), "MLFLOW_RUN_ID": "somebody's"}
-    first = run_training(training(output), command=STUB, env=env, wanted=lambda: True)
-    again = run_training(training(output), command=STUB, env=env, wanted=lambda: True)
+    first = run_training(job(output, run_name="lr=0.5 seed=3"), command=STUB, env=env, wanted=lambda: True)
+    again = run_training(job(output, run_name="lr=0.5 seed=3"), command=STUB, env=env, wanted=lambda: True)
     assert first.metrics == again.metrics
     assert first.metrics["selected/holdout_accuracy"] == pytest.approx(0.5 + 0.05 + 0.003)
     assert log.read_text().count("began") == 1
@@ -140,13 +150,15 @@ def test_a_finished_folder_is_not_trained_again(tmp_path: Path):
 def test_what_is_no_longer_wanted_is_asked_to_stop(tmp_path: Path):
     output, log = tmp_path / "run", tmp_path / "log"
     env = {**os.environ, "STUB_LOG": str(log), "STUB_SECONDS": "60"}
-    outcome = run_training(training(output), command=STUB, env=env, wanted=lambda: not log.exists())
-    assert outcome.status == "stopped"
+    result = run_training(
+        job(output, run_name="lr=0.5 seed=3"), command=STUB, env=env, wanted=lambda: not log.exists()
+    )
+    assert result.status == PREEMPTED
     assert json.loads((output / "result.json").read_text())["status"] == "preempted"
 
 
 def test_a_training_adopts_no_run_and_follows_its_worker(tmp_path: Path):
     show = "import os, sys; print(os.environ.get('MLFLOW_RUN_ID'), os.environ['IMAGENETTE_PARENT'])"
     env = {**os.environ, "MLFLOW_RUN_ID": "the study's"}
-    run_training(training(tmp_path), command=(sys.executable, "-c", show), env=env, wanted=lambda: True)
+    run_training(job(tmp_path), command=(sys.executable, "-c", show), env=env, wanted=lambda: True)
     assert (tmp_path / "train.log").read_text().splitlines()[-1] == f"None {os.getpid()}"

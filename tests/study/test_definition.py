@@ -14,11 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagenette.config import resolve
+from imagenette.config import OPERATIONAL, canonical, resolve
 from imagenette.errors import InputError
-from imagenette.study.definition import OBJECTIVES, Choices, Range, Search, load, shipped
+from imagenette.results import OBJECTIVES
+from imagenette.study.checks import check_data
+from imagenette.study.crew import share_out
+from imagenette.study.definition import load, shipped
+from imagenette.study.schema import Choices, Range, Search
 from imagenette.tracking.study_plan import StudyPlan
-from imagenette.training.readiness import check_batches
+from imagenette.training.readiness import check_batches, check_processes, prepare, process_count
+from tests import test_config
+from tests.training import test_readiness
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (
@@ -498,6 +504,114 @@ def test_an_unknown_study_gets_a_suggestion_and_the_list():
 
 def test_messages_call_a_shipped_study_by_its_file():
     assert refusal("depth", overrides={"holdout": "0"}).startswith("studies/depth.toml: objective=selected/")
+
+
+# -- whatever `train` refuses ------------------------------------------------------------------------
+
+
+def refusals(test) -> list:
+    """What another test says is refused."""
+    return list(test.pytestmark[0].args[1])
+
+
+VALUES_REFUSED = refusals(test_config.test_a_bad_value_is_one_line_with_the_value_and_what_is_allowed)
+TOGETHER_REFUSED = [
+    knobs for knobs, _ in refusals(test_config.test_knobs_that_do_not_go_together_are_one_line)
+]
+WITHOUT_DATA = [
+    *refusals(
+        test_readiness.test_a_network_that_there_is_not_or_for_other_pictures_is_refused_without_the_data
+    ),
+    ({"batch_size": 7, "nproc": 2}, "batch_size=7 does not divide over 2 processes"),
+    ({"batch_size": 1, "size": 32}, "no variance"),
+    ({"batch_size": 8, "size": 32, "nproc": 8}, "no variance"),
+    ({"architecture": "vit_tiny_patch16_224", "size": 224, "test_size": 96}, "no pictures of"),
+    ({"architecture": "ghostnet_050", "activation": "mish"}, "has its own"),
+]
+BATCHES_REFUSED = refusals(test_readiness.test_a_step_that_batch_norm_could_not_take_is_refused)
+
+
+SHARES = share_out(2, cores=2, gpus=[])
+
+
+def ready(knobs: dict) -> None:
+    """What `train` looks at before it makes anything."""
+    config = resolve({"data": "digits"} | knobs)
+    processes = process_count(config)
+    check_processes(config, processes)
+    prepare(config, processes)
+
+
+def holding(knobs: dict) -> list[dict]:
+    """Studies that hold a config: in their base, in an arm, in a search, in the smoke form."""
+    varied = {knob: value for knob, value in knobs.items() if knob not in OPERATIONAL}
+    fixed = {"data": "digits"} | {knob: value for knob, value in knobs.items() if knob in OPERATIONAL}
+    head = {"name": "x", "title": "X", "seeds": [1], "objective": "final/test_accuracy"}
+    other = {"label_smoothing": [0.0, 0.1]}
+    space = {knob: {"choices": [value]} for knob, value in varied.items()}
+    own = {knob: value for knob, value in fixed.items() if knob not in varied}
+    return [
+        head | {"base": fixed | varied, "grid": other},
+        head | {"base": own, "arms": [varied]},
+        head | {"base": own, "search": {"trials": 1, "space": space}},
+        head | {"base": own, "grid": other, "smoke": varied},
+    ]
+
+
+@pytest.mark.parametrize(("knob", "value"), [*VALUES_REFUSED, ("wieght_decay", "1")])
+def test_a_value_that_train_refuses_is_refused_when_a_study_is_read(knob, value):
+    with pytest.raises(InputError):
+        resolve({knob: value})
+    for tables in holding({knob: value}):
+        with pytest.raises(InputError):
+            load_tables(tables)
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"architecture": "xresnet", "activation": "silu"}, {"size": 224, "start_size": 160}]
+)
+def test_knobs_that_only_go_together_are_no_mistake(knobs):
+    for tables in holding(knobs):
+        load_tables(tables)
+    plain = holding({"epochs": 1})[0]
+    definition = load_tables(plain, overrides={knob: canonical(value) for knob, value in knobs.items()})
+    assert definition.overrides == knobs
+
+
+@pytest.mark.parametrize("knobs", TOGETHER_REFUSED)
+def test_knobs_that_train_does_not_take_together_are_refused_when_a_study_is_read(knobs):
+    with pytest.raises(InputError) as error:
+        resolve(knobs)
+    for tables in holding(knobs | {"data": "imagenette"}):
+        with pytest.raises(InputError) as again:
+            load_tables(tables)
+        assert str(error.value) in str(again.value)
+
+
+@pytest.mark.parametrize(("knobs", "complaint"), WITHOUT_DATA)
+def test_a_config_that_cannot_be_trained_is_refused_when_a_study_is_read(knobs, complaint):
+    with pytest.raises(InputError, match=complaint) as error:
+        ready(knobs)
+    for tables in holding(knobs):
+        with pytest.raises(InputError) as again:
+            load_tables(tables)
+        assert str(error.value) in str(again.value)
+
+
+@pytest.mark.parametrize(("knobs", "images", "processes", "complaint"), BATCHES_REFUSED)
+def test_batches_that_train_refuses_are_refused_before_a_study_is_made(knobs, images, processes, complaint):
+    knobs = knobs | {"limit": images, "holdout": 0.0, "nproc": processes}
+    with pytest.raises(InputError, match=complaint):
+        ready(knobs)
+    for tables in holding(knobs):
+        with pytest.raises(InputError, match=complaint):
+            check_data(load_tables(tables | {"smoke": tables.get("smoke", {})}, smoke=True), SHARES)
+
+
+def test_data_that_is_not_there_is_refused_before_a_study_is_made():
+    for tables in holding({"data": "no/such/folder"})[:3]:
+        with pytest.raises(InputError, match="no/such/folder"):
+            check_data(load_tables(tables), SHARES)
 
 
 # -- forms, overrides, names -----------------------------------------------------------------------

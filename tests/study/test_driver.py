@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from imagenette.data import open_dataset
 from imagenette.errors import InputError
+from imagenette.results import Status
 from imagenette.study.definition import load
 from imagenette.study.driver import Plan, run_study
 from imagenette.study.queue import Row
@@ -173,7 +174,7 @@ def test_failures_are_named_everywhere_and_can_be_run_again(
     assert "2 of 6 cells done; missing: lr=0.1 seed=1 (failed: killed by SIGKILL" in last
     assert last.endswith("--retry-failed")
     reasons = dict(causes.values())
-    assert {r.cell: r.reason for r in driven.rows() if r.state == "failed"} == reasons
+    assert {r.cell: r.reason for r in driven.rows() if r.state == Status.FAILED} == reasons
     failed = driven.trials(TrialState.FAIL)
     assert {t.user_attrs["cell"]: t.user_attrs["reason"] for t in failed} == reasons
     told = {run.info.run_name: run for run in driven.runs("trial")}
@@ -193,7 +194,7 @@ def test_failures_are_named_everywhere_and_can_be_run_again(
     assert len(driven.began()) == 6
     assert driven.run(path, retry_failed=True) == 1  # ...until asked for
     assert len(driven.began()) == 9  # and one that ran to its end is not trained again: it would end the same
-    assert [row.cell for row in driven.rows() if row.state == "failed"] == ["lr=0.2 seed=2"]
+    assert [row.cell for row in driven.rows() if row.state == Status.FAILED] == ["lr=0.2 seed=2"]
     assert len(driven.trials(TrialState.COMPLETE)) == 5
 
 
@@ -205,7 +206,7 @@ def test_stopped_and_resumed(driven: Driven):
     _, said = driver.communicate(timeout=60)
     assert driver.returncode == 75, said
     assert "go on with" in said.splitlines()[-1]
-    assert {row.state for row in driven.rows()} == {"done", "waiting"}
+    assert {row.state for row in driven.rows()} == {Status.FINISHED, Status.WAITING}
     assert driven.parent().info.status == "KILLED"
     assert not driven.trials(TrialState.RUNNING)
     assert driven.run(path) == 0
@@ -222,7 +223,7 @@ def test_workers_and_trainings_end_with_their_driver(driven: Driven):
     assert driver.wait(10) == -9
     _, left = psutil.wait_procs(below, timeout=10)
     assert not left
-    assert {row.state for row in driven.rows()} == {"waiting"}
+    assert {row.state for row in driven.rows()} == {Status.WAITING}
 
 
 @pytest.mark.slow
@@ -242,15 +243,17 @@ def test_finished_runs_of_the_same_config_are_not_trained_again(driven: Driven):
     cell = load(str(path)).cells[0]
     experiment = driven.client.create_experiment(driven.experiment)
     digest = open_dataset("digits", side=256).digest
-    tags = {"status": "finished", "config_digest": cell.config.digest(), "data_digest": digest, "role": "run"}
+    tags = {"status": "finished", "config_digest": "some", "data_digest": digest, "role": "run"}
     alone = driven.client.create_run(experiment, tags=tags, run_name="alone")
+    for knob, text in cell.config.params().items():
+        driven.client.log_param(alone.info.run_id, knob, text)
     for name in ("selected/holdout_accuracy", *(f"{e}/test_accuracy" for e in ("best", "selected", "final"))):
         driven.client.log_metric(alone.info.run_id, name, 0.9)
     driven.client.set_terminated(alone.info.run_id)
     assert driven.run(path) == 0
     assert driven.began() == ["lr=0.2 seed=1"]
     row = driven.rows("first")[0]
-    assert (row.state, row.value, row.reused) == ("done", 0.9, alone.info.run_id)
+    assert (row.state, row.value, row.reused) == (Status.FINISHED, 0.9, alone.info.run_id)
     (child,) = driven.runs("reused", "first")
     assert child.info.run_name == cell.name
     assert child.data.metrics[METRIC] == 0.9

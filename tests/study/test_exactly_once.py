@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from imagenette.results import Status
 from imagenette.study.queue import Row
 from tests.study.databases import Postgres
 from tests.study.study_helpers import Study, grid
@@ -50,7 +51,7 @@ def freeze_one(study: Study, candidates: list[int]) -> tuple[int, Row]:
             os.kill(row.pid, signal.SIGSTOP)
             time.sleep(0.3)  # what it had sent before is done by then
             held = study.rows()[row.cell]
-            if held.state == "running" and held.attempt == row.attempt and not writing(study):
+            if held.state == Status.RUNNING and held.attempt == row.attempt and not writing(study):
                 return row.pid, row
             os.kill(row.pid, signal.SIGCONT)
 
@@ -87,7 +88,7 @@ def check_exactly_once(study: Study) -> None:
     codes = study.wait()
     assert sorted(codes) == [-9, -9, 0, 0, 0, 0], study.said()
     rows = study.rows()
-    assert {row.state for row in rows.values()} == {"done"}
+    assert {row.state for row in rows.values()} == {Status.FINISHED}
     done = study.trials(TrialState.COMPLETE)
     assert sorted(trial.user_attrs["cell"] for trial in done) == sorted(rows)
     assert {row.trial for row in rows.values()} == {trial.number for trial in done}

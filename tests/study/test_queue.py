@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from imagenette.errors import InputError, RunError, hide_secrets
-from imagenette.study.queue import MOST_LOSSES, Queue, Row, Watch, Worker
+from imagenette.results import Status
+from imagenette.study.identity import Worker
+from imagenette.study.ledger import StaleClaims
+from imagenette.study.queue import MOST_LOSSES, Queue, Row
 from imagenette.study.storage import find_queue, open_storage, open_study, resolve_storage
 from imagenette.study.trials import Trials, importances
 from tests.study.study_helpers import grid
@@ -35,7 +38,7 @@ def queue(storage) -> Queue:
 
 
 def worker() -> Worker:
-    return replace(Worker.here(), uid=os.urandom(16).hex())
+    return replace(Worker.here(), owner=os.urandom(16).hex())
 
 
 def test_racing_workers_claim_each_cell_once(queue: Queue):
@@ -46,7 +49,7 @@ def test_racing_workers_claim_each_cell_once(queue: Queue):
         barrier.wait()
         while row := queue.claim(me):
             claimed.append(row.cell)
-            assert queue.finish(row, "done", value=1.0)
+            assert queue.finish(row, Status.FINISHED, value=1.0)
         return claimed
 
     with ThreadPoolExecutor(8) as pool:
@@ -60,13 +63,13 @@ def test_a_claim_is_its_workers_until_it_ends(queue: Queue):
     assert row
     assert queue.claim(me) == row  # the answer was lost: asked again, the same
     assert queue.claim(other, cell=row.cell) is None
-    stranger = replace(row, owner=other.uid)
+    stranger = replace(row, owner=other.owner)
     assert not queue.note(stranger, progress=0.5)
-    assert not queue.finish(stranger, "done", value=1.0)
+    assert not queue.finish(stranger, Status.FINISHED, value=1.0)
     assert queue.note(row, progress=0.5)
-    assert queue.finish(row, "done", value=0.5)
-    assert queue.finish(row, "done", value=0.5)  # the answer was lost: said again, the same
-    assert not queue.finish(row, "failed", reason="no")
+    assert queue.finish(row, Status.FINISHED, value=0.5)
+    assert queue.finish(row, Status.FINISHED, value=0.5)  # the answer was lost: said again, the same
+    assert not queue.finish(row, Status.FAILED, reason="no")
     assert queue.rows()[0].value == 0.5
 
 
@@ -79,22 +82,22 @@ def test_a_cell_taken_back_is_lost_to_its_worker(queue: Queue):
     (seen,) = queue.running()
     assert queue.take_back(seen, "frozen")
     assert not queue.note(row, progress=0.2)
-    assert not queue.finish(row, "done", value=1.0)
+    assert not queue.finish(row, Status.FINISHED, value=1.0)
     again = queue.claim(other, cell=row.cell)
     assert again
     assert again.attempt == row.attempt + 1
-    assert not queue.finish(row, "done", value=1.0)
-    assert queue.finish(again, "done", value=2.0)
+    assert not queue.finish(row, Status.FINISHED, value=1.0)
+    assert queue.finish(again, Status.FINISHED, value=2.0)
     assert queue.rows()[0].value == 2.0
 
 
 def test_a_cell_that_loses_every_worker_fails(queue: Queue):
     cell = queue.rows()[0].cell
     for attempt in range(MOST_LOSSES):
-        assert queue.rows()[0].state == "waiting", attempt
+        assert queue.rows()[0].state == Status.WAITING, attempt
         assert queue.claim(worker(), cell=cell)
         assert queue.take_back(queue.running()[0], "gone")
-    assert (queue.rows()[0].state, queue.rows()[0].reason) == ("failed", "gone")
+    assert (queue.rows()[0].state, queue.rows()[0].reason) == (Status.FAILED, "gone")
     assert queue.retry_failed() == 1
     assert queue.rows()[0].losses == 0
 
@@ -102,11 +105,11 @@ def test_a_cell_that_loses_every_worker_fails(queue: Queue):
 def test_filling_again_adds_what_is_new_and_changes_nothing(queue: Queue):
     row = queue.claim(worker())
     assert row
-    assert queue.finish(row, "done", value=1.0)
+    assert queue.finish(row, Status.FINISHED, value=1.0)
     queue.fill([replace(old, arm="another") for old in grid(10)])
     rows = queue.rows()
     assert len(rows) == 10
-    assert (rows[0].state, rows[0].arm) == ("done", row.arm)
+    assert (rows[0].state, rows[0].arm) == (Status.FINISHED, row.arm)
     assert queue.unfinished() == 9
 
 
@@ -116,8 +119,10 @@ def test_reconcile_closes_what_dead_workers_left_open(storage, queue: Queue):
     assert finished
     assert lost
     opened = trials.open(finished, seed=1)
-    queue.note(finished, trial=opened.number, trial_id=opened.trial_id)
-    queue.finish(finished, "done", value=0.7, run_id="r")  # ...and the worker died before it told Optuna
+    queue.note(finished, trial=opened.trial, trial_id=opened.trial_id)
+    queue.finish(
+        finished, Status.FINISHED, value=0.7, run_id="r"
+    )  # ...and the worker died before it told Optuna
     trials.open(lost, seed=1)  # ...and this one before it told anybody
     queue.take_back(next(row for row in queue.running() if row.cell == lost.cell), "gone")
     for _ in range(2):  # twice is once
@@ -144,7 +149,7 @@ def test_reconcile_never_closes_a_trial_younger_than_its_row(storage, queue: Que
     def read_rows() -> list[Row]:
         row = queue.claim(worker())
         assert row
-        before = [replace(row, state="waiting", attempt=0, owner=None)]
+        before = [replace(row, state=Status.WAITING, attempt=0, owner=None)]
         opened.append(trials.open(row, seed=1))
         return before
 
@@ -154,37 +159,45 @@ def test_reconcile_never_closes_a_trial_younger_than_its_row(storage, queue: Que
 
 def running(beat: int, **more: object) -> Row:
     return Row(
-        cell="c", arm="c", position=0, values={}, state="running", attempt=1, place="far", beat=beat, **more
+        cell="c",
+        arm="c",
+        position=0,
+        values={},
+        state=Status.RUNNING,
+        attempt=1,
+        place="far",
+        beat=beat,
+        **more,
     )
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 3), st.booleans()), max_size=30))
 def test_only_who_stands_still_for_grace_is_given_up(steps):
-    watch, now, beat, stood = Watch(10.0, here="here"), 0.0, 0, 0.0
-    watch.stale([running(0)], now=0.0)
+    claims, now, beat, stood = StaleClaims(10.0, here="here"), 0.0, 0, 0.0
+    claims.find([running(0)], now=0.0)
     for pause, beats in steps:
         now, beat = now + pause, beat + beats
         stood = 0.0 if beats else stood + pause
-        given_up = watch.stale([running(beat)], now=now)
+        given_up = claims.find([running(beat)], now=now)
         assert bool(given_up) == (stood > 10.0)
 
 
 def test_a_time_in_which_nobody_watched_ages_nobody():
     """The database was away, or the watcher itself was busy or frozen."""
-    watch = Watch(10.0, here="here")
+    claims = StaleClaims(10.0, here="here")
     for now in (0.0, 3.0, 100.0, 103.0, 106.0, 109.0):
-        assert not watch.stale([running(5)], now=now)
-    assert watch.stale([running(5)], now=110.1)
+        assert not claims.find([running(5)], now=now)
+    assert claims.find([running(5)], now=110.1)
 
 
 def test_a_dead_process_of_this_machine_is_given_up_at_once():
     me = Worker.here()
     mine = {"pid": me.pid, "pid_started": me.pid_started}
-    watch = Watch(10.0, here="far")
-    assert not watch.stale([running(0, **mine)], now=0.0)
+    claims = StaleClaims(10.0, here="far")
+    assert not claims.find([running(0, **mine)], now=0.0)
     reused = {**mine, "pid_started": me.pid_started - 100}  # the same number, another process
-    assert watch.stale([running(0, **reused)], now=0.0)
-    assert not Watch(10.0, here="elsewhere").stale([running(0, **reused)], now=0.0)
+    assert claims.find([running(0, **reused)], now=0.0)
+    assert not StaleClaims(10.0, here="elsewhere").find([running(0, **reused)], now=0.0)
 
 
 @pytest.mark.parametrize(
@@ -219,10 +232,40 @@ def test_an_unknown_study_names_those_there_are(storage, queue: Queue):
 
 def test_importances_find_the_knob_that_matters():
     rows = [
-        replace(row, state="done", value=row.values["lr"] + 0.001 * (row.position % 2), attempt=1)
+        replace(row, state=Status.FINISHED, value=row.values["lr"] + 0.001 * (row.position % 2), attempt=1)
         for row in grid(16)
     ]
     shares = importances(rows)
     assert shares["lr"] > 0.95
     assert set(shares) == {"lr", "seed"}
     assert importances(rows[:4]) == {}  # one rate, four seeds: nothing to compare
+
+
+def test_the_database_says_done_of_a_finished_cell(storage, queue: Queue):
+    """So it did before, and other programs may read it."""
+    row = queue.claim(worker())
+    assert row
+    assert queue.finish(row, Status.FINISHED, value=1.0)
+    with storage.engine.connect() as db:
+        words = (
+            db.exec_driver_sql("SELECT DISTINCT state FROM imagenette_cells ORDER BY state").scalars().all()
+        )
+    assert words == ["done", "waiting"]
+    assert (queue.rows()[0].state, queue.rows()[0].word) == (Status.FINISHED, "done")
+
+
+def test_racing_drivers_agree_on_one_parent(queue: Queue):
+    queue.open_record("laws", {})
+    barrier = threading.Barrier(8)
+
+    def register(replaced: str | None, run_id: str) -> str:
+        barrier.wait()
+        return queue.set_parent(replaced, run_id)
+
+    for replaced, runs in ((None, "abcdefgh"), ("winner", "ijklmnop")):
+        with ThreadPoolExecutor(8) as pool:
+            (winner,) = set(pool.map(lambda run, old=replaced: register(old, run), runs))
+        assert winner in runs
+        assert queue.set_parent(winner, winner) == winner  # an answer was lost: asked again, the same
+        assert queue.set_parent("stale", "late") == winner
+        assert queue.set_parent(winner, "winner") == "winner"

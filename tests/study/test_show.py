@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from imagenette.results import Status
 from imagenette.study.queue import Row
 from imagenette.study.show import duration, missing_line, plain_line, status_table, time_left, watching
 
@@ -21,7 +22,10 @@ STATES = ["waiting", "running", "done", "pruned", "failed"]
 
 def cell(number: int, state: str = "waiting", **more: Any) -> Row:
     arm = f"batch_size={number // 3}"
-    facts: dict[str, Any] = {"values": {"batch_size": number // 3, "seed": number % 3}, "state": state}
+    facts: dict[str, Any] = {
+        "values": {"batch_size": number // 3, "seed": number % 3},
+        "state": Status(state),
+    }
     if state == "done":
         facts |= {"value": 0.912, "seconds": 192.0, "progress": 1.0}
     if state == "running":

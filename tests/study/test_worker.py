@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 from optuna.trial import TrialState
 
+from imagenette.results import Status
 from imagenette.study.queue import Row
 from imagenette.study.schema import Range, Search
 from tests.study.study_helpers import Study, grid
@@ -44,7 +45,9 @@ def test_without_its_tracking_server_a_study_waits_and_fails_nothing(tmp_path: P
     wait_until(lambda: study.lines("began"))
     server.shutdown()
     server.server_close()
-    wait_until(lambda: study.rows()[row.cell].state == "waiting")  # what died then is given back, not failed
+    wait_until(
+        lambda: study.rows()[row.cell].state == Status.WAITING
+    )  # what died then is given back, not failed
     assert study.rows()[row.cell].losses == 1
     time.sleep(8)
     assert study.rows()[row.cell].attempt == 1  # and not tried again before the server is back
@@ -54,7 +57,7 @@ def test_without_its_tracking_server_a_study_waits_and_fails_nothing(tmp_path: P
     study.start()
     assert study.wait() == [0]
     server.shutdown()
-    assert study.rows()[row.cell].state == "done"
+    assert study.rows()[row.cell].state == Status.FINISHED
     assert "the study waits" in study.said()
 
 
@@ -68,7 +71,7 @@ def test_a_stop_that_reaches_everybody_at_once_fails_nothing(tmp_path: Path):
     worker.terminate()
     training.terminate()
     assert study.wait() == [75]
-    assert study.rows()[row.cell].state == "waiting"
+    assert study.rows()[row.cell].state == Status.WAITING
 
 
 def test_a_worker_outlives_what_it_cannot_do(tmp_path: Path):
@@ -81,7 +84,7 @@ def test_a_worker_outlives_what_it_cannot_do(tmp_path: Path):
     study.start()
     assert study.wait() == [0]
     ended = study.queue.rows()
-    assert [row.state for row in ended] == ["done", "done", "done", "failed"]
+    assert [row.state for row in ended] == [*[Status.FINISHED] * 3, Status.FAILED]
     assert "depth" in (ended[3].reason or "")
     assert not study.trials(TrialState.RUNNING)
 
@@ -95,11 +98,11 @@ def test_a_search_asks_its_sampler_and_a_trial_given_back_keeps_its_values(tmp_p
     study.start(STUB_SECONDS="0.5")
     wait_until(lambda: len(study.lines("ended")) == 2 and len(study.lines("began")) == 3)
     study.workers[0].kill()
-    before = next(row for row in study.rows().values() if row.state == "running")
+    before = next(row for row in study.rows().values() if row.state == Status.RUNNING)
     study.start(2, STUB_SECONDS="0")
     assert study.wait() == [-9, 0, 0]
     ended = study.rows()
-    assert {row.state for row in ended.values()} == {"done"}
+    assert {row.state for row in ended.values()} == {Status.FINISHED}
     assert ended[before.cell].values == before.values
     assert ended[before.cell].attempt == 2
     rates = [row.values["lr"] for row in ended.values()]

@@ -7,16 +7,17 @@ import os
 import signal
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Param, Run
 
+from imagenette.config import Config, resolve
 from imagenette.errors import InputError, RunError
 from imagenette.results import Status
-from imagenette.tracking import claim
+from imagenette.study.queue import Queue
+from imagenette.study.storage import open_storage, open_study
 from imagenette.tracking import parent as parent_module
 from imagenette.tracking.deliver import log_missing_params
 from imagenette.tracking.doctor import find
@@ -36,10 +37,9 @@ GOOD = {
 }
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No other driver to wait for; tests of the race say otherwise."""
-    monkeypatch.setattr(claim, "SETTLE_SECONDS", 0.0)
+def unopposed(replaced: str | None, run_id: str) -> str:
+    """The study's database where no other driver registers a run."""
+    return run_id
 
 
 def opened(uri: str, uid: str = "one", **other: Any) -> StudyRun:
@@ -50,6 +50,7 @@ def opened(uri: str, uid: str = "one", **other: Any) -> StudyRun:
         "tags": {"commit_of_study": "abc"},
         "description": "0 of 2",
         "known_run_id": None,
+        "register": unopposed,
         "files": [],
     }
     return StudyRun.open(tracking_uri=uri, uid=uid, **(given | other))
@@ -71,12 +72,37 @@ def outer_run(uri: str, experiment: str = "theirs", **params: str) -> str:
     return str(run.info.run_id)
 
 
-def trained(parent: StudyRun, digest: str, uri: str, *, status: str = "finished", **tags: str) -> str:
-    """A training run as the tracker leaves it."""
+def config(name: str) -> Config:
+    """Another one for each name."""
+    return resolve({"data": "digits", "epochs": 8, "seed": int.from_bytes(name.encode()[:6])})
+
+
+def digests(*names: str) -> dict[str, str]:
+    """Digest -> the name whose config has it."""
+    return {config(name).digest(): name for name in names}
+
+
+def reusable(parent: StudyRun, *names: str) -> dict[str, Run]:
+    """Name -> the run that need not be trained again."""
+    asked = digests(*names)
+    return {asked[digest]: run for digest, run in parent.reusable(asked, data_digest=DATA).items()}
+
+
+def trained(
+    parent: StudyRun,
+    name: str,
+    uri: str,
+    *,
+    status: str = "finished",
+    params: dict[str, str] | None = None,
+    **tags: str,
+) -> str:
+    """A training run as the tracker leaves it; params: others than those of the name's config."""
     client = MlflowClient(uri)
-    tags = {"config_digest": digest, "data_digest": DATA, "role": "run", "seed": "1", "depth": "18"} | tags
+    params = config(name).params() if params is None else params
+    tags = {"config_digest": "old", "data_digest": DATA, "role": "run", "seed": "1", "depth": "18"} | tags
     run = client.create_run(parent.experiment_id, run_name="resnet18", tags={"status": status, **tags})
-    client.log_param(run.info.run_id, "epochs", "8")
+    client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in params.items()])
     for key, value in GOOD.items():
         client.log_metric(run.info.run_id, key, value, step=8)
     if status != "running":
@@ -112,7 +138,7 @@ def test_a_parent_that_is_gone_is_made_again(uri: str) -> None:
 
 def test_a_study_that_ended_runs_again(uri: str) -> None:
     first = opened(uri)
-    assert first.end("failed", reason="2 cells failed", description="2 of 4")
+    assert first.end(Status.FAILED, reason="2 cells failed", description="2 of 4")
     client = MlflowClient(uri)
     ended = client.get_run(first.run_id)
     assert (ended.info.status, ended.data.tags["status"]) == ("FAILED", "failed")
@@ -121,35 +147,47 @@ def test_a_study_that_ended_runs_again(uri: str) -> None:
     running = client.get_run(first.run_id)
     assert (running.info.status, running.data.tags["status"]) == ("RUNNING", "running")
     assert running.data.params == {"epochs": "2", "new": "1"}, "params are immutable: only missing ones"
-    assert second.end("finished", description="4 of 4")
+    assert second.end(Status.FINISHED, description="4 of 4")
     finished = client.get_run(first.run_id)
     assert finished.info.status == "FINISHED"
     assert "reason" not in finished.data.tags, "the failure was mended"
-    assert first.end("preempted", reason="SIGTERM", description="4 of 4")
+    assert first.end(Status.PREEMPTED, reason="SIGTERM", description="4 of 4")
     assert client.get_run(first.run_id).info.status == "KILLED"
 
 
-def open_in_rounds(uri: str, barrier: Any, rounds: dict[str, str | None], results: Any) -> None:
+def study_queue(database: str, uid: str) -> Queue:
+    """The rows of a study of that name; its record is there."""
+    storage = open_storage(database)
+    queue = Queue(storage.engine, open_study(storage, uid))
+    queue.open_record(uid, {})
+    return queue
+
+
+def open_in_rounds(
+    uri: str, database: str, barrier: Any, rounds: dict[str, str | None], results: Any
+) -> None:
     """One driver: opens each uid (with a run of `mlflow run`, if any) at the moment the other does."""
     run_ids = []
     for uid, outer in rounds.items():
+        queue = study_queue(database, uid)
         if outer:
             os.environ["MLFLOW_RUN_ID"] = outer
         barrier.wait(timeout=60)
-        run_ids.append(opened(uri, uid=uid).run_id)
+        run_ids.append(opened(uri, uid=uid, register=queue.set_parent).run_id)
     results.put(run_ids)
 
 
-def test_two_drivers_at_once_end_on_one_run(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "SETTLE_SECONDS", 1.0)  # as in the other process
+def test_two_drivers_at_once_end_on_one_run(uri: str, tmp_path: Path) -> None:
     uids = ["made 1", "made 2", "adopted"]
     outers = [outer_run(uri), outer_run(uri)]
     ours, theirs = ({uid: outer if uid == "adopted" else None for uid in uids} for outer in outers)
     spawn = multiprocessing.get_context("spawn")
     barrier, results = spawn.Barrier(2), spawn.Queue()
-    other = spawn.Process(target=open_in_rounds, args=(uri, barrier, theirs, results))
+    database = f"sqlite:///{tmp_path}/optuna.db"
+    open_storage(database)
+    other = spawn.Process(target=open_in_rounds, args=(uri, database, barrier, theirs, results))
     other.start()
-    open_in_rounds(uri, barrier, ours, results)
+    open_in_rounds(uri, database, barrier, ours, results)
     one, two = results.get(timeout=60), results.get(timeout=60)
     other.join(timeout=30)
     assert one == two
@@ -162,25 +200,56 @@ def test_two_drivers_at_once_end_on_one_run(uri: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("adopted", [False, True])
-def test_an_older_candidate_that_shows_up_late_wins(
+def test_a_run_that_another_driver_registers_meanwhile_wins(
     uri: str, monkeypatch: pytest.MonkeyPatch, adopted: bool
 ) -> None:
     client = MlflowClient(uri)
+    rival = outer_run(uri, "laws")
     mine = outer_run(uri) if adopted else None
     if mine:
         monkeypatch.setenv("MLFLOW_RUN_ID", mine)
-    rivals: list[str] = []
+    asked: list[str | None] = []
 
-    def rival_shows_up(_: float) -> None:
-        here = client.create_experiment("laws") if adopted else with_uid(uri, "one")[0].info.experiment_id
-        rivals.append(client.create_run(here, start_time=1000, tags={UID: "one"}).info.run_id)
+    def rival_is_first(replaced: str | None, run_id: str) -> str:
+        asked.append(replaced)
+        client.set_tag(rival, UID, "one")
+        return rival
 
-    monkeypatch.setattr(claim, "time", SimpleNamespace(sleep=rival_shows_up))
-    assert opened(uri).run_id == rivals[0]
-    assert [run.info.run_id for run in with_uid(uri, "one")] == rivals
+    assert opened(uri, known_run_id="0" * 32, register=rival_is_first).run_id == rival
+    assert asked == ["0" * 32]
+    assert [run.info.run_id for run in with_uid(uri, "one")] == [rival]
     if mine:
         assert client.get_run(mine).info.lifecycle_stage == "active"
         assert client.get_run(mine).data.tags["role"] == "launcher"
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_driver_killed_before_it_registered_its_run_leaves_it_to_the_next(
+    uri: str, monkeypatch: pytest.MonkeyPatch, adopted: bool
+) -> None:
+    left: list[str] = []
+    if adopted:
+        monkeypatch.setenv("MLFLOW_RUN_ID", outer_run(uri))
+
+    def killed(replaced: str | None, run_id: str) -> str:
+        left.append(run_id)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        opened(uri, register=killed)
+    assert [opened(uri).run_id] == left == [run.info.run_id for run in with_uid(uri, "one")]
+
+
+def test_a_registered_run_of_another_server_is_replaced_by_one_here(uri: str) -> None:
+    elsewhere = iter(["f" * 32])
+    asked: list[tuple[str | None, str]] = []
+
+    def another_first(replaced: str | None, run_id: str) -> str:
+        asked.append((replaced, run_id))
+        return next(elsewhere, run_id)
+
+    run_id = opened(uri, register=another_first).run_id
+    assert asked == [(None, run_id), ("f" * 32, run_id)]
 
 
 def test_params_that_another_driver_logs_meanwhile_are_its_own(
@@ -255,7 +324,7 @@ def test_a_driver_that_goes_on_sets_running_what_another_ended(uri: str) -> None
     ours, theirs = opened(uri), opened(uri)
     client = MlflowClient(uri)
     client.set_tag(ours.run_id, "heartbeat", "2020-01-01T00:00:00Z")
-    theirs.end("preempted", reason="SIGTERM", description="")
+    theirs.end(Status.PREEMPTED, reason="SIGTERM", description="")
     assert ours.refresh(files=[], description="1 of 2", metrics={}, step=1)
     run = client.get_run(ours.run_id)
     assert (run.info.status, run.data.tags["status"]) == ("RUNNING", "running")
@@ -301,7 +370,7 @@ def test_a_dead_server_is_said_once_and_the_study_goes_on(
     server.kill()
     began = time.monotonic()
     assert not parent.refresh(**shown)
-    assert not parent.end("finished", description="2 of 2")
+    assert not parent.end(Status.FINISHED, description="2 of 2")
     assert parent.record_failure(**lost, output=None, run_id=None, uid="x") is None
     with pytest.raises(RunError, match="tracking server"):
         parent.reusable(["a"], data_digest=DATA)
@@ -327,52 +396,77 @@ def test_only_finished_finite_runs_on_the_same_data_are_reused(uri: str) -> None
     client.update_run(trained(parent, "ends just now", uri), status="RUNNING")
     client.log_metric(trained(parent, "nan", uri), "final/holdout_accuracy", float("nan"), step=9)
     client.log_metric(trained(parent, "inf", uri), "selected/test_accuracy", float("inf"), step=9)
-    bare = client.create_run(parent.experiment_id, tags={"config_digest": "bare", "data_digest": DATA})
-    client.set_tag(bare.info.run_id, "status", "finished")
-    client.set_terminated(bare.info.run_id)
+    bare = {"config_digest": "bare", "data_digest": DATA, "status": "finished"}
+    run = client.create_run(parent.experiment_id, tags=bare)
+    client.log_batch(run.info.run_id, params=[Param(k, v) for k, v in config("bare").params().items()])
+    client.set_terminated(run.info.run_id)
+    client.delete_tag(trained(parent, "not ours", uri), "config_digest")
+    trained(parent, "broken", uri, params=config("broken").params() | {"depth": "19"})
     client.delete_run(trained(parent, "deleted", uri))
     elsewhere = opened(uri, uid="two", experiment="other")
     trained(elsewhere, "other experiment", uri)
 
-    every = {run.data.tags.get("config_digest", "") for run in client.search_runs([parent.experiment_id])}
-    wanted = every | {"deleted", "other experiment", "never trained"}
-    found = parent.reusable(wanted, data_digest=DATA)
-    assert {digest: reusable.run_id for digest, reusable in found.items()} == {"good": oldest}
-    assert parent.reusable(wanted - {"good"}, data_digest=DATA) == {}
-    assert found["good"].metrics == GOOD
-    assert (found["good"].params, found["good"].data_digest) == ({"epochs": "8"}, DATA)
+    others = [
+        "other data",
+        "failed",
+        "running",
+        "reused",
+        "study",
+        "launcher",
+        "tag says failed",
+        "nan",
+        "inf",
+    ]
+    others += ["ends just now", "bare", "not ours", "broken", "deleted", "other experiment", "never trained"]
+    found = reusable(parent, "good", *others)
+    assert {name: run.info.run_id for name, run in found.items()} == {"good": oldest}
+    assert reusable(parent, *others) == {}
+    assert found["good"].data.metrics == GOOD
+    assert found["good"].data.params == config("good").params()
+
+
+def test_a_run_of_before_a_knob_was_added_is_reused(uri: str) -> None:
+    """And one whose digest was made in another way, and one with a knob's text as it was given."""
+    parent = opened(uri)
+    params = config("old").params()
+    old = trained(
+        parent, "old", uri, params={k: v for k, v in params.items() if k not in ("cutmix", "erase")}
+    )
+    given = trained(parent, "given", uri, params=config("given").params() | {"weight_decay": "5.00e-4"})
+    trained(parent, "given", uri, params=config("given").params() | {"weight_decay": "5e-3"})
+    found = reusable(parent, "old", "given")
+    assert {name: run.info.run_id for name, run in found.items()} == {"old": old, "given": given}
 
 
 def test_reuse_reads_every_page(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parent = opened(uri)
-    ids = {digest: trained(parent, digest, uri) for digest in ("a", "b", "c")}
+    ids = {name: trained(parent, name, uri) for name in ("a", "b", "c")}
     search = MlflowClient.search_runs
 
     def one_a_page(self: MlflowClient, *arguments: Any, **named: Any) -> Any:
         return search(self, *arguments, **{**named, "max_results": 1})
 
     monkeypatch.setattr(MlflowClient, "search_runs", one_a_page)
-    found = parent.reusable(ids, data_digest=DATA)
-    assert {digest: reusable.run_id for digest, reusable in found.items()} == ids
+    assert {name: run.info.run_id for name, run in reusable(parent, *ids).items()} == ids
 
 
 def test_a_reused_run_stands_under_the_parent_once(uri: str) -> None:
     parent = opened(uri)
     client = MlflowClient(uri)
     source_id = trained(parent, "good", uri, commit="c0ffee")
-    source = parent.reusable(["good"], data_digest=DATA)["good"]
+    source = reusable(parent, "good")["good"]
     given: dict[str, Any] = {"name": "depth=18 seed=1", "arm": "depth=18", "source": source, "trial": 4}
     run_id = parent.add_reused(**given)
     run = client.get_run(run_id)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "depth=18 seed=1")
-    assert run.data.params == {"epochs": "8"}
+    assert run.data.params == config("good").params()
     assert run.data.metrics == {key: value for key, value in GOOD.items() if not key.startswith("speed/")}
     assert [m.step for m in client.get_metric_history(run_id, "best/test_accuracy")] == [8]
     tags = run.data.tags
     assert (tags["mlflow.parentRunId"], tags["study"], tags["arm"]) == (parent.run_id, "depth", "depth=18")
     assert (tags["seed"], tags["depth"], tags["trial"], tags["commit"]) == ("1", "18", "4", "c0ffee")
     assert (tags["role"], tags["reused_run"], tags["status"]) == ("reused", source_id, "finished")
-    assert (tags["config_digest"], tags["data_digest"]) == ("good", DATA)
+    assert (tags["config_digest"], tags["data_digest"]) == ("old", DATA)
     assert "Not trained again" in tags["mlflow.note.content"]
     assert source_id in tags["mlflow.note.content"]
 
@@ -389,7 +483,7 @@ def test_a_reused_run_stands_under_the_parent_once(uri: str) -> None:
     assert client.get_run(run_id).data.tags["trial"] == "6"
     assert len(client.get_metric_history(run_id, "best/test_accuracy")) == 1
     assert len(with_uid(uri, "one:depth=18 seed=1:reused")) == 1
-    assert parent.reusable(["good"], data_digest=DATA)["good"].run_id == source_id
+    assert reusable(parent, "good")["good"].info.run_id == source_id
 
 
 def failed(parent: StudyRun, **given: Any) -> Run:
@@ -482,7 +576,7 @@ def test_the_doctor_finds_nothing_wrong_with_a_study(uri: str, monkeypatch: pyte
     parent = opened(uri)
     client = MlflowClient(uri)
     trained(parent, "good", uri)
-    source = parent.reusable(["good"], data_digest=DATA)["good"]
+    source = reusable(parent, "good")["good"]
     parent.add_reused(name="depth=18 seed=1", arm="depth=18", source=source, trial=0)
     failed(parent)
     launcher = outer_run(uri, "laws")
@@ -496,6 +590,6 @@ def test_the_doctor_finds_nothing_wrong_with_a_study(uri: str, monkeypatch: pyte
     assert list(find(client, "laws")) == [], "another driver has taken over"
 
     for status, reason in (("preempted", "SIGTERM"), ("failed", "1 cell failed"), ("finished", "")):
-        assert parent.end(status, reason=reason, description="2 of 2")
+        assert parent.end(Status(status), reason=reason, description="2 of 2")
         client.set_terminated(launcher)  # by `mlflow run`
         assert list(find(client, "laws")) == []

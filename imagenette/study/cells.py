@@ -1,0 +1,97 @@
+"""A study's arms and cells, from the tables of its file: the product of a grid or the arms as written, each
+with every seed, and what the baseline and the published figures name among them. Knows knobs alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from imagenette.config import Config, canonical, resolve
+from imagenette.errors import InputError
+from imagenette.study.schema import File, Knobs, Smoke, check_varies, figure, knob_value, knob_values, near
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training of a study, complete."""
+
+    name: str
+    """`batch_size=16 seed=1`, unique in the study."""
+    arm: str
+    """`batch_size=16`; runs of one arm differ in their seed only."""
+    values: dict[str, Any]
+    """What varies, seed included: `{"batch_size": 16, "seed": 1}`."""
+    config: Config
+
+
+def arms_of(file: File, smoke: Smoke) -> tuple[str, list[Knobs]]:
+    """Where in the file the arms are written, and each one's knobs in their own types."""
+    form, prefix = (file, "") if smoke.grid is None and smoke.arms is None else (smoke, "smoke.")
+    where = f"{prefix}arms" if form.grid is None else f"{prefix}grid"
+    first = form.grid if form.grid is not None else (form.arms or [{}])[0]
+    if not first:
+        raise InputError(f"{where}: must name at least one knob")
+    if form.grid is None:
+        tables = form.arms or []
+        return where, [_arm(f"{where}[{i}]", table, first) for i, table in enumerate(tables, start=1)]
+    lists = [knob_values(f"{where}.{knob}", knob, values) for knob, values in form.grid.items()]
+    return where, [dict(zip(first, values, strict=True)) for values in itertools.product(*lists)]
+
+
+def _arm(key: str, table: Knobs, knobs: Iterable[str]) -> Knobs:
+    """The values of a table that names just these knobs, in this order."""
+    for knob in [*table, *knobs]:
+        check_varies(f"{key}.{knob}", knob)
+        if knob not in knobs or knob not in table:
+            raise InputError(f"{key}.{knob}: an arm of this study must name {', '.join(knobs)} and no more")
+    return {knob: knob_value(f"{key}.{knob}", knob, table[knob]) for knob in knobs}
+
+
+def arm_among(arms: list[Knobs], key: str, table: Knobs) -> str:
+    """The name of the arm that a table names. InputError if it is none of these arms."""
+    name, names = arm_name(_arm(key, table, arms[0])), [arm_name(arm) for arm in arms]
+    if name not in names:
+        raise InputError(f"{key}: {name} is no arm of the study: {near(name, names, 'arms')}")
+    return name
+
+
+def arm_name(values: Knobs) -> str:
+    return " ".join(f"{knob}={canonical(value)}" for knob, value in values.items())
+
+
+def cells_of(where: str, arms: list[Knobs], seeds: Sequence[int], base: Knobs) -> tuple[Cell, ...]:
+    """Arms x seeds, the seed varying fastest. InputError where two cells would be the same experiment."""
+    cells: dict[str, Cell] = {}
+    for arm, seed in itertools.product(arms, seeds):
+        values = arm | {"seed": seed}
+        cell = Cell(name=arm_name(values), arm=arm_name(arm), values=values, config=resolve(base | values))
+        twin = cells.setdefault(cell.config.digest(), cell)
+        if twin is not cell:
+            raise InputError(f"{where}: {twin.name} and {cell.name} are the same experiment")
+    return tuple(cells.values())
+
+
+def baseline_of(file: File, smoke: Smoke, arms: list[Knobs]) -> str | None:
+    """The arm that the others are compared with; None if none is named."""
+    if smoke.baseline is not None:
+        return arm_among(arms, "smoke.baseline", smoke.baseline)
+    cut = smoke.grid is not None or smoke.arms is not None
+    key = "smoke.baseline" if cut else "baseline"  # a cut that lost the baseline has to name another
+    return None if file.baseline is None else arm_among(arms, key, file.baseline)
+
+
+def references_of(file: File, arms: list[Knobs]) -> dict[str, dict[str, float]]:
+    """What was published for each of these arms. InputError where one belongs to no arm of the full study."""
+    references: dict[str, dict[str, float]] = {}
+    for i, table in enumerate(file.reference, start=1):
+        key = f"reference[{i}]"
+        knobs = {name: value for name, value in table.items() if "/" not in name}
+        arm = arm_among(arms_of(file, Smoke())[1], key, knobs)
+        if arm in references:
+            raise InputError(f"{key}: {arm} is there twice")
+        references[arm] = {n: figure(f"{key}.{n}", n, value) for n, value in table.items() if "/" in n}
+        if not references[arm]:
+            raise InputError(f"{key}: must have a figure, such as best/test_accuracy = 0.9248")
+    return {arm: figures for arm, figures in references.items() if arm in map(arm_name, arms)}
