@@ -5,6 +5,7 @@ Both run with this interpreter and its libraries; what differs is the folder tha
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import sqlite3
@@ -17,10 +18,22 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
+
+from imagenette.data import open_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 BEFORE = "a7f1bd2ac42b81098d4ac5da6c20ca90e21375e1"
 """The commit whose work today's code must go on using."""
+SMALL = {"data": "digits", "size": 32, "limit": 256, "batch_size": 32, "precision": "float32"}
+"""Knobs of trainings that take seconds; float32, where "the same" can mean bit for bit."""
+ASK_PYFUNC = """
+import json, sys
+import mlflow.pyfunc, pandas
+model = mlflow.pyfunc.load_model(sys.argv[1])
+files = pandas.DataFrame({"image": [open(name, "rb").read() for name in sys.argv[2:]]})
+print(json.dumps(model.predict(files).to_dict("records")))
+"""
 
 
 def check_out(folder: Path) -> Path:
@@ -88,9 +101,19 @@ class Version:
         return done.stdout
 
     def train(self, output: Path, **knobs: object) -> str:
-        """The run that it trained."""
-        self.run("train", *options(output=output, **knobs))
+        """The run that it trained, for one epoch."""
+        given = {"output": output, "epochs": 1, **SMALL, **knobs}
+        self.run("train", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items()))
         return run_of(output)
+
+    def write_study(self, name: str, *, seeds: list[int], epochs: int, lr: list[float]) -> Path:
+        """The file of a study over learning rates."""
+        base = {**SMALL, "epochs": epochs}
+        lines = [f"name = {name!r}", f"title = {name!r}", f"seeds = {seeds}", "[base]"]
+        lines += [*(f"{knob} = {value!r}" for knob, value in base.items()), "[grid]", f"lr = {lr}"]
+        file = self.folder / f"{name}.toml"
+        file.write_text("\n".join(lines))
+        return file
 
     @property
     def client(self) -> MlflowClient:
@@ -110,10 +133,6 @@ class Version:
             connection.close()
 
 
-def options(**knobs: object) -> list[str]:
-    return [f"--{name.replace('_', '-')}={value}" for name, value in knobs.items()]
-
-
 def run_of(output: Path) -> str:
     return str(json.loads((output / "result.json").read_text())["run_id"])
 
@@ -121,3 +140,33 @@ def run_of(output: Path) -> str:
 def tracked_run(output: Path) -> str:
     """The run that MLflow has for the folder, also before the training has ended."""
     return str(json.loads((output / "outbox/run.json").read_text())["run_id"])
+
+
+def pictures(folder: Path) -> list[Path]:
+    """Some test images of the digits as files."""
+    test, folder = open_dataset("digits", side=8).test, folder / "pictures"
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"digit{i}.png" for i in (0, 100, 200, 300)]
+    for file, i in zip(files, (0, 100, 200, 300), strict=True):
+        Image.fromarray(test.images[i]).save(file)
+    return files
+
+
+def shares(top: list[dict[str, Any]]) -> dict[str, float]:
+    return {row["class"]: row["share"] for row in top}
+
+
+def curves(output: Path) -> list[dict[str, str]]:
+    """history.csv as written, without what depends on the clock and on the machine."""
+    with (output / "summary/history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {k: v for k, v in row.items() if k != "timestamp" and not k.startswith(("speed/", "system/"))}
+        for row in rows
+    ]
+
+
+def contents(home: Path) -> dict[str, tuple[int, int]]:
+    """Each file in a folder, with its number on the disk and the time of its last change."""
+    files = [path for path in home.rglob("*") if path.is_file()]
+    return {str(path.relative_to(home)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}

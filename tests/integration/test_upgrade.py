@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,22 @@ import psutil
 import pytest
 import torch
 from optuna.trial import TrialState
-from PIL import Image
 
-from imagenette.data import open_dataset
 from tests.data.small_sets import pack, small_set
-from tests.integration.conftest import TINY, Training, logged_epochs, processes_of, weights
-from tests.integration.earlier import BEFORE, ROOT, Version, check_out, run_of, tracked_run
+from tests.integration.conftest import Training, logged_epochs, processes_of, weights
+from tests.integration.earlier import (
+    ASK_PYFUNC,
+    BEFORE,
+    ROOT,
+    Version,
+    check_out,
+    contents,
+    curves,
+    pictures,
+    run_of,
+    shares,
+    tracked_run,
+)
 from tests.server.conftest import place  # noqa: F401 - a fixture
 from tests.server.served import Served
 from tests.serving.conftest import start_service
@@ -32,61 +43,17 @@ from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-SMALL = {name: TINY[name] for name in ("data", "size", "batch_size", "precision")} | {"limit": "256"}
-BASE = """
-[base]
-data = "digits"
-size = 32
-batch_size = 32
-precision = "float32"
-limit = 256
-"""
-RATES = f"""
-name = "rates"
-title = "Two learning rates"
-seeds = [1, 2]
-{BASE}
-epochs = 2
-[grid]
-lr = [0.05, 0.1]
-"""
-KNOWN = f"""
-name = "known"
-title = "A cell that was trained before there was a study, and one that was not"
-seeds = [1]
-{BASE}
-epochs = 1
-[grid]
-lr = [0.1, 0.2]
-"""
-ASK_PYFUNC = """
-import json, sys
-import mlflow.pyfunc, pandas
-model = mlflow.pyfunc.load_model(sys.argv[1])
-files = pandas.DataFrame({"image": [open(name, "rb").read() for name in sys.argv[2:]]})
-print(json.dumps(model.predict(files).to_dict("records")))
-"""
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Version:
+    """The earlier version, in the folder that both share."""
+    folder = tmp_path_factory.mktemp("upgrade")
+    return Version(check_out(tmp_path_factory.mktemp("source")), folder, f"sqlite:///{folder}/mlflow.db")
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The earlier code."""
-    return check_out(tmp_path_factory.mktemp("source"))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("upgrade")
-
-
-@pytest.fixture(scope="module")
-def old(source: Path, folder: Path) -> Version:
-    return Version(source, folder, f"sqlite:///{folder}/mlflow.db")
-
-
-@pytest.fixture(scope="module")
-def new(folder: Path) -> Version:
-    return Version(ROOT, folder, f"sqlite:///{folder}/mlflow.db")
+def new(old: Version) -> Version:
+    return replace(old, source=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -94,36 +61,29 @@ def unsent(old: Version, start: Callable[..., Training]) -> Path:
     """A whole run of the earlier code that no tracking server heard of. Copy the folder before sending it."""
     output = old.folder / "unsent"
     training = start(output, env=old.env)
-    assert training.wait(400) == 74, (old.folder / "unsent.log").read_text()
+    assert training.wait(400) == 74, training.said
     return output
 
 
 @pytest.fixture(scope="module")
 def trained(old: Version) -> str:
     """The id of a short run that the earlier code trained and tracked."""
-    return old.train(old.folder / "trained", **SMALL, epochs=1, lr=0.1, offline="false")
-
-
-@dataclass
-class Resumed:
-    """A run that the earlier code began and today's ended."""
-
-    output: Path
-    run_before: str
-    epochs_before: int
-    code: int
+    return old.train(old.folder / "trained", lr=0.1)
 
 
 @pytest.fixture(scope="module")
-def resumed(old: Version, new: Version, start: Callable[..., Training]) -> Resumed:
+def resumed(old: Version, new: Version, start: Callable[..., Training]) -> tuple[Path, str]:
+    """Folder of a run that the earlier code began and today's ended, and the id that the first one gave it."""
     output = old.folder / "resumed"
     training = start(output, env=old.env, offline="false")
     training.reaches_epoch(2, 300)
     training.process.send_signal(signal.SIGTERM)
     assert training.wait(200) == 75
-    before, epochs = run_of(output), len(logged_epochs(output))
-    code = start(output, env=new.env, offline="false").wait(400)
-    return Resumed(output, before, epochs, code)
+    assert len(logged_epochs(output)) < 4, "stopped too late to show anything"
+    run = run_of(output)
+    training = start(output, env=new.env, offline="false")
+    assert training.wait(400) == 0, training.said
+    return output, run
 
 
 @dataclass
@@ -132,8 +92,6 @@ class Continued:
 
     killed: list[dict[str, Any]]
     """The rows of its cells as the dead left them."""
-    trained_before: dict[str, Any]
-    """Run -> when it ended, of those that had ended before the kill."""
     cut_short: str
     """The run that was being trained."""
     parent: str
@@ -141,8 +99,14 @@ class Continued:
 
 @pytest.fixture(scope="module")
 def continued(old: Version, new: Version) -> Continued:
-    (old.folder / "rates.toml").write_text(RATES)
-    words = ("study", "rates.toml", "--workers", "1", "--output", old.folder / "runs")
+    words = (
+        "study",
+        old.write_study("rates", seeds=[1, 2], epochs=2, lr=[0.05, 0.1]),
+        "--workers",
+        "1",
+        "--output",
+        old.folder / "runs",
+    )
     driver = old.start(*words)
 
     def amid_the_third() -> bool:
@@ -159,38 +123,11 @@ def continued(old: Version, new: Version) -> Continued:
     driver.wait()
     wait_until(lambda: not processes_of(old.folder / "runs"))
     killed, experiment = old.cells(), old.client.get_experiment_by_name("imagenette")
-    (parent,) = old.client.search_runs([experiment.experiment_id], "tags.role = 'study'")
-    done = [row["run_id"] for row in killed if row["state"] == "done"]
-    ended = {run: old.client.get_run(run).info.end_time for run in done}
-
+    (parent,) = old.client.search_runs([experiment.experiment_id], "tags.mlflow.runName = 'rates'")
     cut_short = tracked_run(Path(killed[2]["output"]))
 
     new.run(*words)
-    return Continued(killed, ended, cut_short, parent.info.run_id)
-
-
-def pictures(folder: Path) -> list[Path]:
-    """Some test images of the digits as files."""
-    test, folder = open_dataset("digits", side=8).test, folder / "pictures"
-    folder.mkdir(exist_ok=True)
-    files = [folder / f"digit{i}.png" for i in (0, 100, 200, 300)]
-    for file, i in zip(files, (0, 100, 200, 300), strict=True):
-        Image.fromarray(test.images[i]).save(file)
-    return files
-
-
-def shares(top: list[dict[str, Any]]) -> dict[str, float]:
-    return {row["class"]: row["share"] for row in top}
-
-
-def curves(output: Path) -> list[dict[str, str]]:
-    """history.csv as written, without what depends on the clock and on the machine."""
-    with (output / "summary/history.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        {k: v for k, v in row.items() if k != "timestamp" and not k.startswith(("speed/", "system/"))}
-        for row in rows
-    ]
+    return Continued(killed, cut_short, parent.info.run_id)
 
 
 def test_each_version_imports_its_own_code(old: Version, new: Version) -> None:
@@ -201,24 +138,22 @@ def test_each_version_imports_its_own_code(old: Version, new: Version) -> None:
 
 
 def test_a_run_stopped_under_the_earlier_code_ends_the_same(
-    new: Version, resumed: Resumed, unsent: Path
+    new: Version, resumed: tuple[Path, str], unsent: Path
 ) -> None:
-    assert resumed.code == 0, (new.folder / "resumed.log").read_text()
-    assert 2 <= resumed.epochs_before < 4, "stopped too late to show anything"
-    assert run_of(resumed.output) == resumed.run_before
-    run = new.client.get_run(resumed.run_before)
+    output, run_id = resumed
+    assert run_of(output) == run_id
+    run = new.client.get_run(run_id)
     assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "finished")
-    steps = [m.step for m in new.client.get_metric_history(resumed.run_before, "train/loss")]
-    assert steps == [1, 2, 3, 4]
-    same = new.client.search_runs([run.info.experiment_id], f"tags.output = '{resumed.output}'")
+    assert [m.step for m in new.client.get_metric_history(run_id, "train/loss")] == [1, 2, 3, 4]
+    same = new.client.search_runs([run.info.experiment_id], f"tags.output = '{output}'")
     assert len(same) == 1
 
-    rows = curves(resumed.output)
+    rows = curves(output)
     assert {"train/loss", "holdout/accuracy", "test/loss", "test/accuracy"} <= rows[0].keys()
     assert rows == curves(unsent)
     for name in ("summary/predictions.csv", "models/selected/weights.safetensors"):
-        assert (resumed.output / name).read_bytes() == (unsent / name).read_bytes(), name
-    ours, whole = weights(resumed.output), weights(unsent)
+        assert (output / name).read_bytes() == (unsent / name).read_bytes(), name
+    ours, whole = weights(output), weights(unsent)
     assert ours.keys() == whole.keys()
     assert all(torch.equal(ours[name], whole[name]) for name in whole)
 
@@ -258,10 +193,10 @@ def test_a_study_killed_under_the_earlier_code_is_completed(new: Version, contin
         assert (trial.number, trial.user_attrs["run_id"]) == (row["trial"], row["run_id"])
         assert trial.value == row["value"] == run.data.metrics["selected/holdout_accuracy"]
         assert run.data.tags["mlflow.parentRunId"] == continued.parent
-        assert [m.step for m in client.get_metric_history(row["run_id"], "train/loss")] == [1, 2]
+        assert [m.step for m in client.get_metric_history(row["run_id"], "train/loss")] == [1, 2], (
+            "each epoch once"
+        )
     assert len({row["run_id"] for row in rows}) == 4
-    for run_id, ended in continued.trained_before.items():
-        assert client.get_run(run_id).info.end_time == ended, "not trained again"
     parent = client.get_run(continued.parent)
     assert (parent.info.status, parent.data.tags["status"]) == ("FINISHED", "finished")
     inside = f"tags.`mlflow.parentRunId` = '{continued.parent}'"
@@ -289,9 +224,9 @@ def test_a_report_on_a_study_of_before_says_what_it_said(
 
 
 def test_a_study_takes_a_run_that_the_earlier_code_trained(new: Version, trained: str) -> None:
-    (new.folder / "known.toml").write_text(KNOWN)
+    file = new.write_study("known", seeds=[1], epochs=1, lr=[0.1, 0.2])  # of these the first was trained
     storage = f"sqlite:///{new.folder}/known.db"
-    new.run("study", "known.toml", "--storage", storage, "--output", new.folder / "known-runs")
+    new.run("study", file, "--storage", storage, "--output", new.folder / "known-runs")
     known, fresh = new.cells("known.db")
     assert (known["state"], known["reused"]) == ("done", trained)
     assert (fresh["state"], fresh["reused"]) == ("done", None)
@@ -303,7 +238,7 @@ def test_a_study_takes_a_run_that_the_earlier_code_trained(new: Version, trained
 
 
 def test_a_model_registered_by_the_earlier_code_is_used(
-    old: Version, new: Version, trained: str, resumed: Resumed
+    old: Version, new: Version, trained: str, resumed: tuple[Path, str]
 ) -> None:
     files = pictures(old.folder)
     old.run("promote", "--run", trained)
@@ -312,9 +247,9 @@ def test_a_model_registered_by_the_earlier_code_is_used(
     expected = [shares(json.loads(line)["top"]) for line in old.run(*command).splitlines()]
     assert len(expected) == len(files)
 
-    new.run("promote", "--run", resumed.run_before, "--gate", "force")
+    new.run("promote", "--run", resumed[1], "--gate", "force")
     champion = json.loads(new.run("lineage", "--json"))
-    assert (champion["version"], champion["run_id"]) == (2, resumed.run_before)
+    assert (champion["version"], champion["run_id"]) == (2, resumed[1])
     still = json.loads(new.run("lineage", "--json", "imagenette/1"))
     assert still.pop("aliases") == ["previous"]
     assert lineage.pop("aliases") == ["champion"]
@@ -322,12 +257,12 @@ def test_a_model_registered_by_the_earlier_code_is_used(
     answers = [shares(json.loads(line)["top"]) for line in new.run(*command).splitlines()]
     assert_same(answers, expected)
 
-    service = start_service(new.folder, "imagenette/1", tracking_uri=new.tracking)
+    http = start_service(new.folder, "imagenette/1", tracking_uri=new.tracking)
     try:
         sent = [("files", (file.name, file.read_bytes())) for file in files]
-        answer = httpx.post(f"{service.url}/predict?top=10", files=sent).json()
+        answer = httpx.post(f"{http.url}/predict?top=10", files=sent).json()
     finally:
-        service.stop()
+        http.stop()
     assert answer["model"] == {"name": "imagenette", "version": 1, "run_id": trained}
     assert_same([shares(each["top"]) for each in answer["predictions"]], expected)
 
@@ -352,38 +287,33 @@ def test_a_server_folder_and_a_backup_of_the_earlier_code_are_served(
     place: Path,  # noqa: F811
     form: str,
 ) -> None:
-    choice = ["--sqlite"] if form == "sqlite" else []
     output, backup = place / f"{form}-run", place / f"{form}.tar"
     shutil.copytree(unsent, output)
-    first = Served(place / form, *choice, **old.imports)
-    first.start()
-    try:
-        client = replace(old, tracking=first.uri)
-        client.run("sync", output)
-        old.run("server", "backup", backup, "--dir", first.folder)
-        assert first.stop() == 0
-    finally:
-        first.kill()
+    with service(old, place / form, form) as before:
+        before.run("sync", output)
+        before.run("server", "backup", backup, "--dir", place / form)
     run_id = tracked_run(output)
 
-    second = Served(place / form, *choice, **new.imports)
-    second.start()
-    try:
-        client = replace(new, tracking=second.uri)
-        assert_holds(client, {run_id})
-        added = client.train(place / f"{form}-added", **SMALL, epochs=1)
-        assert_holds(client, {run_id, added})
-        assert second.stop() == 0
-    finally:
-        second.kill()
+    with service(new, place / form, form) as after:
+        assert_holds(after, {run_id})
+        added = after.train(place / f"{form}-added")
+        assert_holds(after, {run_id, added})
 
     new.run("server", "restore", backup, "--dir", place / f"{form}-restored")
-    third = Served(place / f"{form}-restored", *choice, **new.imports)
-    third.start()
+    with service(new, place / f"{form}-restored", form) as restored:
+        assert_holds(restored, {run_id})
+
+
+@contextmanager
+def service(version: Version, folder: Path, form: str) -> Iterator[Version]:
+    """`imagenette server` of that version on the folder; gives the version as its client."""
+    served = Served(folder, *(["--sqlite"] if form == "sqlite" else []), **version.imports)
+    served.start()
     try:
-        assert_holds(replace(new, tracking=third.uri), {run_id})
+        yield replace(version, tracking=served.uri)
+        assert served.stop() == 0
     finally:
-        third.kill()
+        served.kill()
 
 
 def assert_holds(version: Version, runs: set[str]) -> None:
@@ -412,9 +342,3 @@ def test_a_cache_of_the_earlier_code_is_read_without_decoding(old: Version, new:
         os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert new.run("data", data, "--size", 32) == before
     assert contents(home) == cached
-
-
-def contents(home: Path) -> dict[str, tuple[int, int]]:
-    """Each file in a folder, with its number on the disk and the time of its last change."""
-    files = [path for path in home.rglob("*") if path.is_file()]
-    return {str(path.relative_to(home)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
