@@ -73,7 +73,7 @@ def trained(old: Version) -> str:
 
 @pytest.fixture(scope="module")
 def resumed(old: Version, new: Version, start: Callable[..., Training]) -> tuple[Path, str]:
-    """Folder of a run that the earlier code began and today's ended, and the id that the first one gave it."""
+    """A run that the earlier code began and today's ended: its folder, and the id that the first gave it."""
     output = old.folder / "resumed"
     training = start(output, env=old.env, offline="false")
     training.reaches_epoch(2, 300)
