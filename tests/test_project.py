@@ -1,6 +1,10 @@
 """What is written in several places says the same everywhere."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -44,10 +48,11 @@ def test_conda_yaml_pins_what_the_lock_pins():
 @pytest.mark.parametrize("name", LOCKS)
 def test_locks_satisfy_pyproject_and_each_other(name):
     lock = locked(name)
-    wanted = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
-    if "dev" in name:
-        wanted += [Requirement(line) for line in PROJECT["project"]["optional-dependencies"]["dev"]]
-    for requirement in wanted:
+    extras = ["train", "report", "serve", *["dashboard", "server", "dev"] * ("dev" in name)]
+    lines = [line for extra in extras for line in PROJECT["project"]["optional-dependencies"][extra]]
+    for requirement in map(Requirement, [*PROJECT["project"]["dependencies"], *lines]):
+        if requirement.name == "imagenette":  # another extra of ours
+            continue
         found = lock[requirement.name.lower()]
         assert all(requirement.specifier.contains(version) for version in found), requirement
     shared = locked(LOCKS[0])
@@ -86,6 +91,30 @@ def test_the_table_in_mlproject_is_the_recipes():
     for name, *values in rows:
         assert name in KNOBS
         assert values == [params[name] for params in configs], name
+
+
+def test_a_new_module_has_a_place_in_the_import_contracts_or_is_refused(tmp_path):
+    """The linter, on a copy of the package: whole as it is, and with a module that no contract names."""
+    shutil.copytree(
+        ROOT / "imagenette", tmp_path / "imagenette", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+
+    def lint() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+
+    done = lint()
+    assert done.returncode == 0, done.stdout
+    (tmp_path / "imagenette" / "annex.py").touch()
+    done = lint()
+    assert done.returncode != 0
+    assert "annex" in done.stdout
 
 
 def test_version_has_a_changelog_entry():

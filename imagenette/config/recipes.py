@@ -1,16 +1,13 @@
 """Where a config's values come from unless they are given: the optimizers' own, the recipes, the data sets'.
 
-A value is a constant, or a function of the config so far. Knows no torch: an optimizer names its builder.
+A value is a constant, or a function of the `Config` so far. Knows no torch: an optimizer names its builder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from imagenette.config.knobs import Config
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +40,7 @@ class OfOptimizer:
     def value(self, optimizer: str) -> Any:
         return self.instead.get(optimizer, getattr(OPTIMIZERS[optimizer], self.knob))
 
-    def __call__(self, config: Config) -> Any:
+    def __call__(self, config: Any) -> Any:
         return self.value(config.optimizer)
 
     def __str__(self) -> str:

@@ -1,2 +1,5 @@
-"""What the containers of docker/ run beside the ordinary verbs: MLflow's server behind the guard, and the
-accounts made at its start. Needs the packages of docker/tracking.in; knows no torch."""
+"""Programs that containers and `imagenette server` start with `python -m`, beside the ordinary verbs.
+
+Owns Optuna's dashboard and MLflow's server behind the guard, and the account that is made at a stack's start.
+Never imports cli; knows no torch.
+"""
