@@ -75,7 +75,7 @@ def promote(
         metric=metric,
         other_data=other_data,
         dry_run=dry_run,
-        say=click.echo,
+        report=click.echo,
     )
     click.echo(promotion.message)
 
@@ -87,7 +87,7 @@ def rollback(name: str) -> None:
     from imagenette.registry import rollback as roll_back
     from imagenette.tracking import environment
 
-    done = roll_back(tracking_uri=environment.tracking_uri(), name=name, say=click.echo)
+    done = roll_back(tracking_uri=environment.tracking_uri(), name=name, report=click.echo)
     click.echo(done.message)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 _FROM_RUN = (
     *("study", "trial", "arm", "seed", "depth", "config_digest", "commit", "commit_dirty", "reproduce"),
     *("parameters", "selection"),
@@ -55,7 +55,7 @@ def promote(
     metric: str = METRICS[0],
     other_data: bool = False,
     dry_run: bool = False,
-    say: Say = lambda line: None,
+    report: Report = lambda line: None,
 ) -> Promotion:
     """Register the run (or the best of the study, or of the experiment) under `name`; it becomes `champion`
     if the gate lets it.
@@ -82,8 +82,8 @@ def promote(
             queue = ranked(
                 client, experiment, study=study, metric=metric, data_digest=digest, mixed=other_data
             )
-            candidate = _first_that_works(client, queue, metric, refused, say)
-        say(_summary(candidate))
+            candidate = _first_that_works(client, queue, metric, refused, report)
+        report(_summary(candidate))
         reigning = champion is not None and champion.model_id == candidate.model.model_id
         version = champion.version if champion and reigning else None
         former = champion.evidence if champion else None
@@ -91,11 +91,11 @@ def promote(
         if version is None and not verdict.allowed:
             assert champion is not None
             if not dry_run:
-                _mend(versions, say)
+                _mend(versions, report)
             what = f"run {candidate.run.info.run_id} does not replace champion version {champion.version}"
             raise RunError(f"{what}: {verdict.reason}")
         if version is None:
-            say(verdict.reason)
+            report(verdict.reason)
         if dry_run:
             would = f"would be registered as a version of {name}, and become its {CHAMPION}"
             message = f"is {name} version {version}, the {CHAMPION}" if version else would
@@ -106,7 +106,9 @@ def promote(
         return _ended(describe, name, version, versions.settle())
 
 
-def rollback(*, tracking_uri: str | None = None, name: str = NAME, say: Say = lambda line: None) -> Promotion:
+def rollback(
+    *, tracking_uri: str | None = None, name: str = NAME, report: Report = lambda line: None
+) -> Promotion:
     """Withdraw the champion; the one before it takes its place, once its self-test passes. RunError
     where there is none."""
     from imagenette.registry.model import NEEDED, open_folder
@@ -117,7 +119,7 @@ def rollback(*, tracking_uri: str | None = None, name: str = NAME, say: Say = la
         _champion(versions, "better")  # refuses where the alias was set by hand to a foreign version
         begun = versions.aliases().get(CHAMPION)
         if begun in [entry.version for entry in _withdrawn(versions)]:
-            say(f"version {begun} is withdrawn already; going on with that")
+            report(f"version {begun} is withdrawn already; going on with that")
             standing = versions.settle()
             return _ended(describe, name, standing.champion or 0, standing)
         *_, heir, champion = [None, None, *versions.history()]
@@ -136,7 +138,7 @@ def rollback(*, tracking_uri: str | None = None, name: str = NAME, say: Say = la
         newest = max(entry.version for entry in versions.promoted())
         while heir.version != (last := versions.history()[-1]).version <= newest:
             versions.withdraw(last.version)
-            say(f"version {last.version} is withdrawn")
+            report(f"version {last.version} is withdrawn")
         return _ended(describe, name, heir.version, versions.settle())
 
 
@@ -160,16 +162,16 @@ def _withdrawn(versions: Versions) -> list[Entry]:
     return [entry for run, entry in latest.items() if run and entry.withdrawn]
 
 
-def _mend(versions: Versions, say: Say) -> None:
+def _mend(versions: Versions, report: Report) -> None:
     """Set aliases right where a killed promoter, or somebody by hand, left them wrong."""
     before = versions.aliases().get(CHAMPION)
     after = versions.settle().champion
     if before != after:
-        say(f"{CHAMPION} was {f'version {before}' if before else 'not set'}, and is version {after} again")
+        report(f"{CHAMPION} was {f'version {before}' if before else 'not set'}, and is version {after} again")
 
 
 def _first_that_works(
-    client: MlflowClient, runs: Iterator[Run], metric: str, refused: Mapping[str | None, str], say: Say
+    client: MlflowClient, runs: Iterator[Run], metric: str, refused: Mapping[str | None, str], report: Report
 ) -> Candidate:
     """refused: run id -> why that run is not to be examined. Raises the first run's InputError if none
     works."""
@@ -181,7 +183,7 @@ def _first_that_works(
             return examine(client, run, metric)
         except InputError as error:
             first = first or error
-            say(str(error))
+            report(str(error))
     assert first is not None
     raise first
 
@@ -233,7 +235,7 @@ def _describe(candidate: Candidate, verdict: Verdict) -> str:
     )
 
 
-def _ended(describe: Say, name: str, version: int, standing: Standing) -> Promotion:
+def _ended(describe: Report, name: str, version: int, standing: Standing) -> Promotion:
     before = f", version {standing.previous} is kept as previous" if standing.previous else ""
     if version == standing.champion:
         message = f"{name} version {version} is {CHAMPION}{before}"

@@ -85,7 +85,7 @@ def test_promoting_again_changes_nothing(go, aliases, runs, shop, name):
 
 def test_a_dry_run_says_what_would_be_and_does_nothing(go, runs, shop, name):
     lines: list[str] = []
-    done = go(runs["good"], dry_run=True, say=lines.append)
+    done = go(runs["good"], dry_run=True, report=lines.append)
     assert (done.version, done.champion) == (None, None)
     assert "would be registered" in done.message
     assert "its answers are those of training" in lines[0]
@@ -143,7 +143,7 @@ def test_a_run_that_cannot_prove_itself_is_passed_over_for_the_next(go, shop):
     sound = shop.run(0.8, experiment="passing")
     delete_models(shop, broken)
     lines: list[str] = []
-    assert go(experiment="passing", say=lines.append).promoted
+    assert go(experiment="passing", report=lines.append).promoted
     assert f"run {broken} has no model 'selected'" in lines[0]
     assert f"run {sound}" in lines[1]
 
@@ -323,7 +323,7 @@ def test_after_a_rollback_the_next_best_run_is_taken(go, shop, name):
     rollback(tracking_uri=shop.uri, name=name)
     shop.run(0.8, experiment="rolled")
     lines: list[str] = []
-    assert go(experiment="rolled", say=lines.append).promoted
+    assert go(experiment="rolled", report=lines.append).promoted
     assert "rolled back" in lines[0]
     assert "0.8000" in lines[1]
 
@@ -389,7 +389,7 @@ def test_a_champion_whose_files_were_deleted_makes_way(go, aliases, shop, server
     go(lost)
     shutil.rmtree(files_of(shop, server, lost))
     lines: list[str] = []
-    assert go(runs["good"], say=lines.append).promoted
+    assert go(runs["good"], report=lines.append).promoted
     assert "the champion's 0.7000" in lines[1]
     assert aliases() == {"champion": 3, "previous": 1}
 
