@@ -10,9 +10,14 @@ EXIT_PREEMPTED = 75  # stopped on request, with a checkpoint to resume from (EX_
 
 
 def hide_secrets(text: str) -> str:
-    """The text with the passwords of addresses in it as ***: for messages, logs and records."""
+    """The text with the passwords of addresses as ***: for messages, logs and records."""
     text = re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
     return re.sub(r"(password=)[^&\s]+", r"\1***", text)
+
+
+def as_line(error: object) -> str:
+    """An error's text on one line; its kind where it has no text."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class InputError(ValueError):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from imagenette.data.layout import shown
-from imagenette.errors import InputError
+from imagenette.errors import InputError, as_line
 
 MAX_BYTES = 256 * 2**20
 """Of one image file: a member is held in memory whole."""
@@ -44,7 +44,7 @@ class Member:
 
 def members(path: Path, wants: Callable[[str], bool]) -> Iterator[Member]:
     """Every folder, and every file whose name is wanted, in stored order (folders: sorted). Hidden
-    names are left out; of an unwanted file only its folder is told. Raises InputError.
+    names are left out; of an unwanted file only its folder is given. Raises InputError.
     """
     with _reading(path):
         if path.is_dir():
@@ -96,13 +96,13 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno is None:  # gzip's and bz2's way to say damaged
-            raise InputError(f"data={path}: truncated or damaged: {_line(error)}") from None
+            raise InputError(f"data={path}: truncated or damaged: {as_line(error)}") from None
         where = f" ({shown(str(error.filename))})" if error.filename not in {None, str(path)} else ""
         raise InputError(f"data={path}: cannot be read: {error.strerror}{where}") from None
     except (NotImplementedError, RuntimeError) as error:  # zip: unknown compression, encryption
-        raise InputError(f"data={path}: cannot be read: {_line(error)}") from None
+        raise InputError(f"data={path}: cannot be read: {as_line(error)}") from None
     except _DAMAGE as error:
-        raise InputError(f"data={path}: truncated or damaged: {_line(error)}") from None
+        raise InputError(f"data={path}: truncated or damaged: {as_line(error)}") from None
 
 
 def _folder_members(root: Path, wants: Callable[[str], bool]) -> Iterator[Member]:
@@ -175,7 +175,7 @@ def _open_tar(raw: _Bytes, path: Path) -> tarfile.TarFile:
         return tarfile.open(fileobj=raw, mode="r|", bufsize=2**18, tarinfo=_StrictTarInfo)
     except tarfile.ReadError as error:
         allowed = "a folder or a tar, tar.gz, tgz, tar.bz2, tar.xz or zip"
-        raise InputError(f"data={path}: not {allowed}, or damaged: {_line(error)}") from None
+        raise InputError(f"data={path}: not {allowed}, or damaged: {as_line(error)}") from None
 
 
 @contextmanager
@@ -238,7 +238,3 @@ def _read_whole(stream: IO[bytes], name: str, size: int, path: Path) -> bytes:
 
 def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in name.split("/"))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -43,8 +43,8 @@ def augmentation(*, draws: int) -> Callable[[Function], Function]:
 
 def amounts(config: Config) -> dict[str, float]:
     """The augmentations that a config asks for, and how much of each."""
-    asked = {name: float(getattr(config, name)) for name in AUGMENTATIONS}
-    return {name: amount for name, amount in asked.items() if amount}
+    knobs = {name: float(getattr(config, name)) for name in AUGMENTATIONS}
+    return {name: amount for name, amount in knobs.items() if amount}
 
 
 def augment(images: Tensor, draws: Mapping[str, Tensor], amounts: Mapping[str, float]) -> Tensor:

@@ -17,13 +17,13 @@ from urllib.request import Request, urlopen
 import tenacity
 from tqdm import tqdm
 
-from imagenette.errors import InputError, RunError
+from imagenette.errors import InputError, RunError, as_line
 
 ANSWER_SECONDS = 4.0
 """For the name look-up, every address behind the name and the first byte of the answer together."""
 STALL_SECONDS = 20.0
 SILENT_TRIES = 2
-"""With nothing answering, so that being offline is told within ten seconds."""
+"""Where nothing answers: being offline is reported within ten seconds."""
 BROKEN_TRIES = 6
 """With a server that answers and breaks off; each try goes on where the last one stopped."""
 
@@ -112,7 +112,7 @@ def _go_on(url: str, part: Path, progress: bool) -> None:
         raise RunError(f"{url}: HTTP {error.code} {error.reason}") from None
     with answer:
         if answer.status != 206 or not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            have = 0  # the server sends the whole file whatever was asked
+            have = 0  # the server sends the whole file, whatever part was requested
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length is not None else None
         with (
@@ -133,7 +133,7 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
     try:
         return answer.read(2**18)
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenError(_line(error)) from None
+        raise _BrokenError(as_line(error)) from None
 
 
 def _answer(request: Request) -> http.client.HTTPResponse:
@@ -159,16 +159,12 @@ def _answer(request: Request) -> http.client.HTTPResponse:
         return answer
     reason = got.reason if isinstance(got, URLError) else got
     if isinstance(reason, ssl.SSLCertVerificationError | ValueError | http.client.InvalidURL):
-        raise RunError(f"{request.full_url}: {_line(reason)}")
+        raise RunError(f"{request.full_url}: {as_line(reason)}")
     if isinstance(reason, http.client.HTTPException | ConnectionResetError):
-        raise _BrokenError(_line(reason))
-    raise _SilentError(_line(reason))
+        raise _BrokenError(as_line(reason))
+    raise _SilentError(as_line(reason))
 
 
 def _md5(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

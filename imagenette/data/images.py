@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from ..errors import InputError  # relative: this file travels inside saved models, see export.py
+from ..errors import InputError, as_line  # relative: this file travels inside saved models, see export.py
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -72,7 +72,7 @@ def decode(
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     except Exception as error:  # a decoder fed damaged bytes raises OSError, SyntaxError, ValueError, ...
-        raise InputError(f"{name}: the image is damaged: {_line(error)}") from None
+        raise InputError(f"{name}: the image is damaged: {as_line(error)}") from None
     if side is not None:
         rgb = squash(rgb, side)
     return np.array(rgb, dtype=np.uint8)
@@ -95,7 +95,7 @@ def _open(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageFile:
     try:
         image = decoder(io.BytesIO(data))
     except Exception as error:  # plugins raise SyntaxError, struct.error, KeyError, ... on a bad header
-        raise InputError(f"{name}: the image header is damaged: {_line(error)}") from None
+        raise InputError(f"{name}: the image header is damaged: {as_line(error)}") from None
     _check_pixels(*image.size, name, max_pixels)
     return image
 
@@ -131,7 +131,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")  # straight to RGB would warn
     # CMYK: PIL's JPEG decoder has already undone Adobe's inversion. Alpha is dropped, not blended.
     return image.convert("RGB")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -46,7 +46,7 @@ def scan(path: Path, *, progress: bool = False) -> Scan:
     """Read the whole source once. Raises InputError for a bad layout or any bad header in it."""
     checksums: dict[str, str] = {}
     sizes: dict[str, tuple[int, int]] = {}
-    problems: dict[str, InputError] = {}  # told only if the image turns out to belong to a split
+    problems: dict[str, InputError] = {}  # raised only if the image belongs to a split
     folders: set[str] = set()
     with tqdm(desc=f"checking {path.name}", unit="img", disable=not progress, leave=False) as bar:
         for member in members(path, is_image_name):

@@ -53,7 +53,7 @@ IMAGENETTE = {
 }
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr)
 
 
@@ -63,7 +63,7 @@ def open_dataset(
     side: int = 256,
     home: str | Path | None = None,
     progress: bool = True,
-    log: Callable[[str], None] = _say,
+    log: Callable[[str], None] = _print,
 ) -> Dataset:
     """Open `digits`, a published archive by name, or a folder or archive by path.
 
