@@ -29,6 +29,7 @@ from imagenette.study.trainer import Outcome
 from tests.study.databases import Postgres
 from tests.study.study_helpers import Study, grid
 
+REPEATS = 3
 NOTHING = Outcome(status="finished", metrics={"selected/holdout_accuracy": 0.5})
 
 
@@ -67,7 +68,7 @@ def growth(url: str, folder: Path, *, trials: int) -> list[float]:
 
 
 def main() -> None:
-    parser = _common.parser(__doc__, rounds=3)
+    parser = _common.parser(__doc__, rounds=REPEATS)
     parser.add_argument(
         "--trials", type=int, default=200, help="of each round of `rate`; `growth` has five times as many"
     )
