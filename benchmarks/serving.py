@@ -42,7 +42,7 @@ def make_model(folder: Path, *, depth: int, size: int) -> Path:
     with torch.inference_mode():
         batch = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
         shares = Classifier(net, MEAN, STD)(batch).numpy()
-        said = Predictions(shares.argmax(1), shares.argmax(1), shares.max(1))
+    said = Predictions(shares.argmax(1), shares.argmax(1), shares.max(1))
     proof = Proof.sample([str(i) for i in range(8)], pictures, said)
     about = {"classes": CLASSES, "labels": CLASSES, "side": 256, "size": size, "mean": MEAN, "std": STD}
     return save_model(net, folder / "model", architecture=f"resnet{depth}", proof=proof, **about)
