@@ -1,5 +1,5 @@
-"""`training.bench.measure` in processes of its own: no memory, thread pool or setting of one measurement
-reaches the next. `run` starts them; the module itself is what they run."""
+"""`training.bench.measure` in processes of its own, so that no memory, thread pool or setting of one
+measurement reaches the next. `run` starts the processes; each of them runs this module."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import json
 import os
 import re
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _common import free_port
 
 from imagenette.config import resolve
 from imagenette.data import Split
@@ -32,19 +32,18 @@ CHUNK = 256  # images copied at a time
 def run(
     knobs: Mapping[str, object], *, rounds: int, steps: int, processes: int = 1, repeat: int = 1
 ) -> dict[str, Any]:
-    """The summary of training.bench, and what memory it took (`memory`, MB, the largest over processes).
+    """The summary of training.bench and `memory`, MB, the largest over processes.
 
-    processes: that train together, each with its share of the cores. repeat: the training images lie on disk
-    so many times, as a larger data set's would."""
+    processes: how many train together, each with its share of the cores. repeat: how many times the training
+    images lie on disk, as those of a larger data set would."""
     order = {"knobs": dict(knobs), "rounds": rounds, "steps": steps, "repeat": repeat}
     world: dict[str, str] = {}
     if "OMP_NUM_THREADS" not in os.environ:
         world["OMP_NUM_THREADS"] = str(max(1, cores() // processes))
     if processes > 1:
-        port = _free_port()
         size = str(processes)
-        world |= {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1"}
-        world |= {"MASTER_PORT": str(port)}
+        world |= {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+        world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started = [
         subprocess.Popen(
             [sys.executable, __file__, json.dumps(order)],
@@ -54,10 +53,10 @@ def run(
         )
         for r in range(processes)
     ]
-    said = [process.communicate()[0] for process in started]
+    outputs = [process.communicate()[0] for process in started]
     if any(process.returncode for process in started):
         raise SystemExit(f"{dict(knobs)}: ended with {[process.returncode for process in started]}")
-    ranks = [json.loads(text.splitlines()[-1]) for text in said]
+    ranks = [json.loads(text.splitlines()[-1]) for text in outputs]
     memory = {name: max(rank["memory"][name] for rank in ranks) for name in ranks[0]["memory"]}
     return {**ranks[0], "memory": memory}
 
@@ -83,17 +82,12 @@ def repeated(split: Split, times: int, folder: Path) -> Split:
     )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def memory() -> Iterator[dict[str, float]]:
-    """MB, once it ends. peak: resident at most, pages of the images' file that were read included. anonymous:
-    the most of it that no file backs, looked at every so often: what a machine must really have."""
-    ended, seen, given = threading.Event(), [0], {}
+    """MB, filled in at the end. peak: the most that was resident, read pages of the images' file included.
+    anonymous: the most that no file backs, read five times a second: what a machine must really have."""
+    ended, seen = threading.Event(), [0]
+    taken: dict[str, float] = {}
 
     def look() -> None:
         while not ended.wait(0.2):
@@ -103,11 +97,11 @@ def memory() -> Iterator[dict[str, float]]:
 
     watch = threading.Thread(target=look, daemon=True)
     watch.start()
-    yield given
+    yield taken
     ended.set()
     watch.join()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    given.update(peak=peak * 1024 / 1e6, anonymous=max(seen) * 1024 / 1e6)
+    taken.update(peak=peak * 1024 / 1e6, anonymous=max(seen) * 1024 / 1e6)
 
 
 def main() -> None:
@@ -117,9 +111,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="imagenette-bench-") as folder:
         train = repeated(dataset.train, order["repeat"], Path(folder))
         dataset = dataclasses.replace(dataset, train=train)
-        with memory() as took:
+        with memory() as taken:
             speed = measure(config, dataset, rounds=order["rounds"], steps=order["steps"])
-    summary = speed.summary() | {"images": len(train), "memory": took}
+    summary = speed.summary() | {"images": len(train), "memory": taken}
     print(json.dumps(summary))
 
 

@@ -1,11 +1,12 @@
-"""What the benchmarks here share: who measured (date, machine, versions, seeds), turns, medians, a Markdown
-table, JSON. Measures nothing itself."""
+"""What the benchmarks share: options, the facts about a measurement (date, machine, versions, seeds), turns,
+medians, a Markdown table, JSON. It measures nothing itself."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import socket
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,22 +26,34 @@ T = TypeVar("T")
 Row = Mapping[str, object]
 
 
-def parser(doc: str | None, *, steps: int | None = None) -> argparse.ArgumentParser:
-    """--json; with `steps` (its default) also what a measured training takes."""
+def parser(
+    doc: str | None, *, rounds: int | None = None, steps: int | None = None, network: bool = False
+) -> argparse.ArgumentParser:
+    """A command line with --json, and what the script asks for, by its default: --rounds; --steps, with the
+    data and seed of a measured training; network: one depth, size and batch size."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    add = made.add_argument
+    add("--json", type=Path, metavar="FILE", help="also write the figures here")
+    if rounds:
+        add("--rounds", type=int, default=rounds, help=f"turns of each [{rounds}]")
     if steps:
-        add = made.add_argument
         add("--data", default="imagenette", help="as in `imagenette train` [imagenette]")
-        add("--rounds", type=int, default=5, help="turns of each [5]")
         add("--steps", type=int, default=steps, help=f"optimizer steps per turn [{steps}]")
         add("--seed", type=int, default=1, help="of weights, order, crops and flips [1]")
+    if network:
+        add("--depth", type=int, default=18)
+        add("--size", type=int, default=128, help="px")
+        add("--batch-size", type=int, default=32)
     return made
 
 
+def add_optimizer(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--optimizer", default="sgd", help="Muon's arithmetic is part of each step [sgd]")
+
+
 def about(*packages: str, seeds: Iterable[int], device: str = "cpu") -> dict[str, Any]:
-    """Who measured; call it first, for the machine's load before anything ran. packages: those whose versions
-    matter besides torch and torchvision."""
+    """The facts about a measurement. Call it first: it reads the machine's load before anything has run.
+    packages: those whose versions matter besides torch and torchvision."""
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     commit = git_commit()
     return {
@@ -102,20 +115,21 @@ def save(file: Path | None, facts: Mapping[str, Any], **figures: object) -> None
 
 
 def in_turns(runners: Mapping[str, Callable[[], T]], *, rounds: int) -> dict[str, list[T]]:
-    """What each gave, one value a round. They take turns, so that a noisy machine hits all; a round starts
-    one further than the one before, so that nobody is always the first."""
-    names, given = list(runners), {name: [] for name in runners}
+    """What each runner returned, one value per round. The runners take turns, so that noise of the machine
+    hits all of them; each round starts one runner further, so that none is always the first."""
+    names = list(runners)
+    values: dict[str, list[T]] = {name: [] for name in runners}
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            given[name].append(runners[name]())
-            value = given[name][-1]
+            value = runners[name]()
+            values[name].append(value)
             say(f"round {turn + 1} of {rounds}: {name}{f': {value:.4g}' if isinstance(value, float) else ''}")
-    return given
+    return values
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Median over rounds of ours to theirs: the machine's noise is the same in a round."""
+    """Median over rounds of ours / theirs: within a round the machine's noise is alike."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
@@ -124,9 +138,15 @@ def spread(values: Sequence[float]) -> str:
 
 
 def shown(knobs: Mapping[str, str]) -> dict[str, str]:
-    """Knobs as others may see them: of the data set the name, not where it lies on this machine."""
+    """Knobs fit to be published: of the data set its name, not its place on this machine."""
     return dict(knobs) | {"data": Path(knobs["data"]).name}
 
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

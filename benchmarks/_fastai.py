@@ -1,5 +1,5 @@
-"""fastai's own training loop, for `_loops.py`: the one library that is no dependency of the project, and that
-owns its loop, so that a callback must hold the watch."""
+"""fastai's own training loop, for `peers.py`. Apart from `_loops.py` because fastai is no dependency of the
+project. fastai owns its loop, so a callback measures the time."""
 
 from __future__ import annotations
 

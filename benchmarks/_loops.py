@@ -1,5 +1,5 @@
-"""One training loop a library, each written as its users write it; the same ResNet on the same pictures, on
-the CPU. Knows nothing of rounds and medians.
+"""One training loop per library, each as its users write it; the same ResNet on the same pictures, on the
+CPU. Knows nothing of rounds and medians.
 
 All draw a crop of at least 35 % of the area, resize it and mirror half; SGD with Nesterov momentum, label
 smoothing 0.1. The reference's own loop alone keeps its own (8 %, no smoothing, plain momentum).
@@ -54,7 +54,7 @@ class Setting:
 
 
 def ours(setting: Setting, workers: int, flags: Flags) -> Turn:
-    """The loop of `imagenette train`, told to do what the others do: their optimizer, their crops, one
+    """The loop of `imagenette train`, set to what the others do: their optimizer, their crops, one
     resolution from the start. The recipe's own may cost more or less a step."""
     knobs = {name: getattr(setting, name) for name in ("depth", "size", "batch_size", "seed")}
     same = SGD | {"optimizer": "sgd", "label_smoothing": SMOOTHING, "crop_scale": CROP[0], "start_size": 0}
@@ -77,6 +77,15 @@ def ours(setting: Setting, workers: int, flags: Flags) -> Turn:
     return partial(timed, steps)
 
 
+def folder_and_resnet(
+    setting: Setting, workers: int, transform: transforms.Compose
+) -> tuple[DataLoader, nn.Module]:
+    """torchvision's own: shuffled batches of the folder's training images, and its ResNet."""
+    images = datasets.ImageFolder(str(setting.folder / "train"), transform)
+    loader = DataLoader(images, batch_size=setting.batch_size, shuffle=True, num_workers=workers)
+    return loader, getattr(models, f"resnet{setting.depth}")(num_classes=len(images.classes))
+
+
 def reference(setting: Setting, workers: int, flags: Flags) -> Turn:
     """The reference report's own loop, written anew from its description: float32, NCHW, PIL."""
     transform = transforms.Compose(
@@ -87,9 +96,8 @@ def reference(setting: Setting, workers: int, flags: Flags) -> Turn:
             transforms.Normalize(MEAN, STD),
         ]
     )
-    images = datasets.ImageFolder(str(setting.folder / "train"), transform)
-    loader = DataLoader(images, batch_size=setting.batch_size, shuffle=True, num_workers=workers)
-    net = getattr(models, f"resnet{setting.depth}")(num_classes=len(images.classes)).train()
+    loader, net = folder_and_resnet(setting, workers, transform)
+    net.train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     loss = nn.CrossEntropyLoss()
 
@@ -120,10 +128,8 @@ def torchvision(setting: Setting, workers: int, flags: Flags) -> Turn:
             transforms.Normalize(MEAN, STD),
         ]
     )
-    images = datasets.ImageFolder(str(setting.folder / "train"), transform)
-    loader = DataLoader(images, batch_size=setting.batch_size, shuffle=True, num_workers=workers)
+    loader, net = folder_and_resnet(setting, workers, transform)
     layout = torch.channels_last if bfloat16 else torch.contiguous_format
-    net = getattr(models, f"resnet{setting.depth}")(num_classes=len(images.classes))
     net = net.to(memory_format=layout).train()
     criterion = nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
     optimizer = torch.optim.SGD(net.parameters(), nesterov=True, **SGD)
@@ -133,12 +139,12 @@ def torchvision(setting: Setting, workers: int, flags: Flags) -> Turn:
             for inputs, labels in loader:
                 inputs = inputs.to(memory_format=layout)
                 with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                    said = net(inputs)
-                    loss = criterion(said, labels)
+                    outputs = net(inputs)
+                    loss = criterion(outputs, labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                loss.item(), (said.argmax(1) == labels).float().mean().item()  # its meters, every step
+                loss.item(), (outputs.argmax(1) == labels).float().mean().item()  # its meters, every step
                 yield len(labels)
 
     return partial(timed, steps)

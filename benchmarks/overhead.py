@@ -4,7 +4,7 @@
 
 start-up    seconds from the start of `imagenette train` to the end of its first optimizer step, the data
             set decoded before, tracked in a SQLite database that is there already, and offline; beside it
-            what any program pays that imports torch and torchvision.
+            what any program pays for importing torch and torchvision.
 --help      the command's help.
 tracking    digits: seconds from one epoch's end to the next's, checkpoint and records included, and of the
             whole command, with MLflow on SQLite and offline.
@@ -29,8 +29,8 @@ import _common
 
 from imagenette.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_UNSYNCED
 
-# The first step is seen from outside through a hook that torch offers for every optimizer; the command
-# imports torch anyway. Then the run is asked to stop, as anyone would ask it.
+# torch's hook for every optimizer shows the first step from outside; the command imports torch anyway. Then
+# SIGTERM stops the run, as a user would.
 WATCHED = """
 import os, signal, time
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -50,7 +50,7 @@ COUNTER = itertools.count()
 
 
 def call(folder: Path, *arguments: str, ends: int = EXIT_DONE, **environment: str) -> float:
-    """Seconds that Python takes over it, in a folder of its own tracking database."""
+    """Seconds that Python takes for it, in a folder with its own tracking database."""
     tracked = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     began = time.time()
     done = subprocess.run(
@@ -73,11 +73,11 @@ def new(folder: Path) -> Path:
 def start_up(folder: Path, data: str, *, offline: bool) -> float:
     """Seconds to the first optimizer step."""
     output = new(folder)
-    told = output.with_suffix(".time")
+    stamp = output.with_suffix(".time")
     knobs = [f"--data={data}", "--nproc=1", f"--offline={str(offline).lower()}", f"--output={output}"]
     began = time.time()
-    call(folder, "-c", WATCHED, "train", *knobs, ends=EXIT_PREEMPTED, FIRST_STEP=str(told))
-    return float(told.read_text()) - began
+    call(folder, "-c", WATCHED, "train", *knobs, ends=EXIT_PREEMPTED, FIRST_STEP=str(stamp))
+    return float(stamp.read_text()) - began
 
 
 def digits(folder: Path, epochs: int, *, offline: bool) -> dict[str, float]:
@@ -92,9 +92,8 @@ def digits(folder: Path, epochs: int, *, offline: bool) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = _common.parser(__doc__)
+    parser = _common.parser(__doc__, rounds=5)
     parser.add_argument("--data", default="digits", help="of the start-ups, decoded before [digits]")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=12, help="of digits [12]")
     given = parser.parse_args()
     data = str(Path(given.data).resolve()) if Path(given.data).exists() else given.data

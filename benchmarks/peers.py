@@ -3,16 +3,15 @@ torchvision's reference, timm's, fastai's. Real images, the same ResNet, on the 
 
     python benchmarks/peers.py --data ARCHIVE --unpacked FOLDER --json FILE
 
-Every loop lives in a process of its own, asleep but in its turn. First each plays a short turn with each of
-its flags and numbers of loader workers; the fastest goes on, and the table says which it was. The reference's
-own loop stays as it was written (two workers).
+Every loop lives in a process of its own, which sleeps outside its turn. First each loop has a short turn with
+each of its flags and numbers of loader workers; the fastest combination is measured, and the table names it.
+The reference's own loop stays as it was written (two workers).
 
-Loader workers share the cores with the training. They start with a turn and end with it, so that nobody's are
-there in another's. What they make ahead must not count for or against anyone: a turn begins with steps that
-are not timed: twice as many as batches may lie ready (two a worker), and ten more, in which a sleeper gets
-back what the machine took of its caches and pages. From then on as many lie ready as always will, and the
-batches consumed while the watch runs are as many as are made, but for two a worker at most: --steps must be
-many more than that.
+Loader workers share the cores with the training. They start and end with a turn, so that they never run
+during another loop's. Batches made ahead must not count for or against a loop, so a turn begins with steps
+that are not timed: twice as many as batches may lie ready (two a worker), and ten more, in which the process
+gets back its caches and pages. From then on the number of ready batches stays the same, and as many batches
+are made as consumed while the clock runs, but for two a worker at most: --steps must be many more.
 """
 
 from __future__ import annotations
@@ -81,8 +80,8 @@ class Player:
         self._process.join()
 
 
-def play(name: str, setting: Setting, asked: Connection) -> None:
-    """What a player's process does: a turn whenever asked, until nobody can ask any more."""
+def play(name: str, setting: Setting, requests: Connection) -> None:
+    """What a player's process runs: a turn for each request, until the other end closes."""
     if name.startswith("fastai"):
         from _fastai import fastai
 
@@ -92,12 +91,12 @@ def play(name: str, setting: Setting, asked: Connection) -> None:
     held, turn = None, None
     while True:
         try:
-            way, steps = asked.recv()
+            way, steps = requests.recv()
         except EOFError:
             return
         if way != held:
             held, turn = way, make(setting, way.workers, way.flags)
-        asked.send(turn(4 * way.workers + 10, steps))
+        requests.send(turn(4 * way.workers + 10, steps))
 
 
 def unpack(archive: str, folder: Path) -> Path:
@@ -120,14 +119,11 @@ def choose(player: Player, ways: Sequence[Way], steps: int) -> tuple[Way, dict[s
 
 
 def main() -> None:
-    parser = _common.parser(__doc__, steps=30)
+    parser = _common.parser(__doc__, rounds=5, steps=30, network=True)
     parser.add_argument("--unpacked", type=Path, required=True, help="folder for the others' loaders")
     parser.add_argument("--peers", nargs="+", default=list(FLAGS)[1:], choices=list(FLAGS)[1:])
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="to choose from [0 1 2]")
     parser.add_argument("--try-steps", type=int, default=6, help="of the turns that choose [6]")
-    parser.add_argument("--depth", type=int, default=18)
-    parser.add_argument("--size", type=int, default=128, help="px")
-    parser.add_argument("--batch-size", type=int, default=32)
     given = parser.parse_args()
 
     packages = ["timm"] + ["fastai"] * any(name.startswith("fastai") for name in given.peers)
@@ -136,7 +132,7 @@ def main() -> None:
     setting = Setting(archive=given.data, folder=unpack(given.data, given.unpacked), **same)
     names = ["ours", *given.peers]
     ways, tries = {}, {}
-    with ExitStack() as stack:  # a player that is not told to end would be waited for
+    with ExitStack() as stack:  # closing ends a player, which would be waited for otherwise
         players = {name: stack.enter_context(closing(Player(name, setting))) for name in names}
         for name, player in players.items():
             every = [Way(flags, n) for flags in FLAGS[name] for n in WORKERS.get(name, given.workers)]

@@ -1,4 +1,4 @@
-"""Accuracy against epochs and seconds: `imagenette train` for every combination that is asked for.
+"""Accuracy against epochs and seconds: `imagenette train` for every combination of knobs in --runs.
 
     python benchmarks/recipes.py --data ARCHIVE --folder RUNS --json FILE \\
         --runs "recipe=fast epochs=5,16 seed=1,2,3 holdout=0"
@@ -57,9 +57,9 @@ def train(knobs: Knobs, output: Path, *, data: str, tracked: bool, facts: Mappin
     _common.say(f"{output.name}: training")
     output.mkdir(parents=True, exist_ok=True)
     write_whole(output / "machine.json", json.dumps(facts, indent=2) + "\n")
-    said = [f"--{name.replace('_', '-')}={value}" for name, value in knobs.items()]
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in knobs.items()]
     where = [f"--data={data}", f"--output={output}", f"--offline={str(not tracked).lower()}"]
-    process = subprocess.Popen([sys.executable, "-m", "imagenette", "train", *said, *where])
+    process = subprocess.Popen([sys.executable, "-m", "imagenette", "train", *flags, *where])
     try:
         code = process.wait()
     except KeyboardInterrupt:  # the training was interrupted too, and saves

@@ -10,11 +10,8 @@ a process of its own: wall time, peak memory.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
-import socket
 import sqlite3
 import statistics
 import subprocess
@@ -26,10 +23,9 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
-import mlflow
+import _common
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
@@ -40,19 +36,17 @@ from imagenette.results import FINAL, SELECTED
 from imagenette.study.definition import load
 from imagenette.tracking.study_plan import OUTLINE
 from imagenette.training.run_figures import write_summary
-from imagenette.training.system import cpu_name
 
 IMAGES, CLASSES = 3925, tuple(f"n{i:08d}" for i in range(10))
-REPEATS = 5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = _common.parser(__doc__, rounds=5)
     parser.add_argument("--runs", type=int, default=5000)
     parser.add_argument("--epochs", type=int, default=350)
     parser.add_argument("--folder", type=Path, default=None, help="several gigabytes of room")
-    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    facts = _common.about("mlflow", seeds=[])
     with tempfile.TemporaryDirectory(dir=given.folder) as temp:
         folder = Path(temp)
         measured = []
@@ -61,28 +55,17 @@ def main() -> None:
         for count in (15, given.runs // 10, given.runs):
             fill(folder / "mlflow.db", first, count)
             with server(folder) as uri:
-                measured.append({"runs": count, **measure(uri, folder)})
+                measured.append({"runs": count, **measure(uri, folder, rounds=given.rounds)})
             print(json.dumps(measured[-1]))
-        record = {
-            "when": f"{datetime.now(UTC):%Y-%m-%d}",
-            "processor": cpu_name(),
-            "cores": len(os.sched_getaffinity(0)),
-            "python": platform.python_version(),
-            "mlflow": mlflow.__version__,
-            "epochs": given.epochs,
-            "study": "15 runs of 5 arms, 3,925 test images",
-            "database_gigabytes": round((folder / "mlflow.db").stat().st_size / 1e9, 2),
-            "measured": measured,
-        }
-    if given.json:
-        given.json.write_text(json.dumps(record, indent=2) + "\n")
+        size = round((folder / "mlflow.db").stat().st_size / 1e9, 2)
+    study = "15 runs of 5 arms, 3,925 test images"
+    about = {"epochs": given.epochs, "study": study, "database_gigabytes": size}
+    _common.save(given.json, facts, **about, measured=measured)
 
 
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _common.free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
@@ -202,14 +185,14 @@ def fill(database: Path, templates: list[str], count: int) -> None:
                 store.commit()
 
 
-def measure(uri: str, folder: Path) -> dict[str, object]:
-    """Of `imagenette report batch-size`, as a process: medians."""
+def measure(uri: str, folder: Path, *, rounds: int) -> dict[str, object]:
+    """Time and memory of `imagenette report batch-size`, as a process."""
     seconds, peaks, out = [], [], folder / "out"
     command = [sys.executable, "-m", "imagenette", "report", "batch-size", "--out", str(out)]
     # Through a small process: a child's peak begins with what its parent had when it forked.
     watch = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=-3); "
     watch += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    for _ in range(REPEATS):
+    for _ in range(rounds):
         started = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-S", "-c", watch, *command],

@@ -2,14 +2,14 @@
 
     python benchmarks/scaling.py --data ARCHIVE --json FILE
 
-Every cell is a training step by step in processes of its own (`imagenette bench`), real data path, in turns
-with a resident batch. All cells take turns, a round at a time, so that a noisy machine hits all.
+Every cell trains in processes of its own (as `imagenette bench` does), the real data path in turns with a
+resident batch. All cells take turns, a round at a time, so that noise of the machine hits all of them.
 
 processes   the global batch stays; each process has its share of the cores (OMP_NUM_THREADS).
 workers     the knob of that name: threads that crop and resize.
-data        the training images so many times, in a file of that size, since a larger set is what is asked
-            after and not a second look at the same pages. `anonymous` memory is what a machine must have;
-            the peak also counts pages of the file that were read, which the kernel takes back when it likes.
+data        the training images repeated in a file of that size: the question is a larger set, and not a
+            second look at the same pages. `anonymous` memory is what a machine must have; the peak also
+            counts pages of the file that were read, which the kernel takes back when it likes.
 """
 
 from __future__ import annotations
@@ -24,11 +24,8 @@ KNOBS = ("data", "seed", "depth", "size", "batch_size", "optimizer")
 
 
 def main() -> None:
-    parser = _common.parser(__doc__, steps=20)
-    parser.add_argument("--depth", type=int, default=18)
-    parser.add_argument("--size", type=int, default=128, help="px")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--optimizer", default="sgd", help="Muon's arithmetic is the step's own [sgd]")
+    parser = _common.parser(__doc__, rounds=5, steps=20, network=True)
+    _common.add_optimizer(parser)
     parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 3, 4, 6, 8])
     parser.add_argument("--repeats", type=int, nargs="*", default=[1, 4], help="times the data set")

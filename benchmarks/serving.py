@@ -8,12 +8,8 @@ The clients share the machine's cores with the services, as they would on a smal
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import io
-import json
-import os
-import platform
 import re
 import statistics
 import subprocess
@@ -21,8 +17,10 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+import _common
 import numpy as np
 import torch
 from PIL import Image
@@ -33,6 +31,7 @@ from imagenette.network.export import Classifier, save_model
 from imagenette.network.self_test import SelfTest
 from imagenette.records import Predictions
 
+KINDS = {"micro-batched": 32, "one at a time": 1}  # --max-batch of each
 CLASSES = [f"class {i}" for i in range(10)]
 
 
@@ -83,10 +82,10 @@ def load(port: int, *, clients: int, seconds: float) -> dict[str, float]:
             began = time.perf_counter()
             connection.request("POST", "/predict", body, headers)
             response = connection.getresponse()
-            said = response.read()
+            content = response.read()
             times.append(time.perf_counter() - began)
             if response.status != 200:
-                errors.append(f"{response.status} {said[:100]!r}")
+                errors.append(f"{response.status} {content[:100]!r}")
 
     threads = [threading.Thread(target=ask) for _ in range(clients)]
     began = time.perf_counter()
@@ -100,66 +99,51 @@ def load(port: int, *, clients: int, seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = _common.parser(__doc__, rounds=5)
     parser.add_argument("--depth", type=int, default=18)
-    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--size", type=int, default=128, help="px")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--seconds", type=float, default=10, help="of a round [10]")
     given = parser.parse_args()
-    kinds = {"micro-batched": 32, "one at a time": 1}
-    results: dict[str, list[dict[str, float]]] = {}
+
+    facts = _common.about(seeds=[1])
+    rounds: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as temp:
         model = make_model(Path(temp), depth=given.depth, size=given.size)
         services = {
-            kind: start(model, Path(temp) / f"{batch}.log", batch=batch) for kind, batch in kinds.items()
+            kind: start(model, Path(temp) / f"{batch}.log", batch=batch) for kind, batch in KINDS.items()
         }
         try:
             for _, port in services.values():
                 load(port, clients=4, seconds=2)  # warm
             for clients in given.clients:
-                for _ in range(given.rounds):
-                    for kind, (_, port) in services.items():
-                        figures = load(port, clients=clients, seconds=given.seconds)
-                        results.setdefault(f"{kind}, {clients} clients", []).append(figures)
+                turns = {
+                    f"{kind}, {clients} clients": partial(load, port, clients=clients, seconds=given.seconds)
+                    for kind, (_, port) in services.items()
+                }
+                rounds |= _common.in_turns(turns, rounds=given.rounds)
         finally:
             for process, _ in services.values():
                 process.terminate()
                 process.wait()
-    medians = {
-        name: {key: statistics.median(r[key] for r in rounds) for key in rounds[0] if key != "errors"}
-        | {"errors": sum(r["errors"] for r in rounds)}
-        for name, rounds in results.items()
-    }
-    ratios = {}
-    for clients in given.clients:
-        pairs = zip(
-            results[f"micro-batched, {clients} clients"],
-            results[f"one at a time, {clients} clients"],
-            strict=True,
+    rows = [{"service": name, **row(each)} for name, each in rounds.items()]
+    ratios = {
+        f"{clients} clients": _common.ratio(
+            *([each["per_second"] for each in rounds[f"{kind}, {clients} clients"]] for kind in KINDS)
         )
-        ratios[f"{clients} clients"] = statistics.median(a["per_second"] / b["per_second"] for a, b in pairs)
-    for name, row in medians.items():
-        times = f"p50 {row['p50_ms']:6.1f} ms   p99 {row['p99_ms']:6.1f} ms"
-        print(f"{name:<28} {row['per_second']:7.1f} /s   {times}   {row['errors']:.0f} errors")
-    for name, ratio in ratios.items():
-        print(f"{name}: micro-batched / one at a time = {ratio:.2f}")
-    if given.json:
-        summary = {
-            "what": f"ResNet-{given.depth}, {given.size} px, JPEG 224 px, float32",
-            "medians": medians,
-            "ratio": ratios,
-            "rounds": results,
-            "seconds_per_round": given.seconds,
-            "machine": {
-                "processor": platform.processor() or platform.machine(),
-                "cores": len(os.sched_getaffinity(0)),
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-            },
-        }
-        given.json.write_text(json.dumps(summary, indent=2) + "\n")
+        for clients in given.clients
+    }
+    notes = [f"{clients}: micro-batched / one at a time = {ratio:.2f}" for clients, ratio in ratios.items()]
+    notes.append(
+        f"ResNet-{given.depth}, {given.size} px, JPEG 224 px, float32; rounds of {given.seconds:g} s."
+    )
+    _common.publish(facts, rows, file=given.json, notes=notes, ratio=ratios, rounds=rounds)
+
+
+def row(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Medians over the rounds; of errors the sum."""
+    medians = {key: statistics.median(each[key] for each in rounds) for key in rounds[0] if key != "errors"}
+    return medians | {"errors": sum(each["errors"] for each in rounds)}
 
 
 if __name__ == "__main__":

@@ -1,29 +1,27 @@
 """Workers that log through the stack's MLflow at a steady rate; what it cost, and whether anything was lost.
 
-    python benchmarks/stack_load.py --password-file docker/secrets/password --json
-    benchmarks/DATE-stack-load.json
+    python benchmarks/stack_load.py --password-file docker/secrets/password --json FILE
 
 Each worker is a process with a kept connection: it opens a run, then makes the two calls that a training
 makes for each epoch (a batch of ten metrics, the heartbeat's tag), and ends the run after fifty epochs for
 the next. Calls start by the clock, not when the last one has been answered, and a call's time counts from
-when it should have started: a server that stalls is not let off the calls that waited. Afterwards every
+when it should have started, so calls that waited for a stalled server count in full. Afterwards every
 acknowledged metric is read back.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import http.client
 import json
 import multiprocessing
-import platform
 import time
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import _common
 
 METRICS = [f"{split}/{name}" for split in ("train", "holdout", "test") for name in ("loss", "accuracy")]
 METRICS += ["lr", "speed/images_per_second", "speed/epoch_seconds", "system/memory_gb"]
@@ -57,17 +55,17 @@ class Client:
 
     def __call__(self, method: str, path: str, body: Any = None) -> Any:
         try:
-            content = None if body is None else json.dumps(body)
-            self._http.request(method, f"/api/2.0/mlflow/{path}", body=content, headers=self._headers)
+            text = None if body is None else json.dumps(body)
+            self._http.request(method, f"/api/2.0/mlflow/{path}", body=text, headers=self._headers)
             answer = self._http.getresponse()
-            said = answer.read()
+            content = answer.read()
         except (OSError, http.client.HTTPException):
             self._http.close()
             self._connect()
             raise
         if answer.status != 200:
-            raise RuntimeError(f"{path}: {answer.status} {said[:200]!r}")
-        return json.loads(said)
+            raise RuntimeError(f"{path}: {answer.status} {content[:200]!r}")
+        return json.loads(content)
 
 
 def write(uri: str, password: str, experiment: str, rate: float, until: float, worker: int, out: Any) -> None:
@@ -153,27 +151,22 @@ def measure(uri: str, password: str, *, workers: int, rate: float, seconds: floa
         "runs": len(runs),
         "metrics_acknowledged": sum(runs.values()) * len(METRICS),
         "metrics_lost_or_doubled": lost(Client(uri, password), runs),
-        "machine": platform.processor() or platform.machine(),
-        "mlflow": version("mlflow"),
-        "when": time.strftime("%Y-%m-%d"),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = _common.parser(__doc__)
     parser.add_argument("--uri", default="http://127.0.0.1:5000")
     parser.add_argument("--password-file", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--rate", type=float, default=40, help="calls a second of all workers together")
     parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    password = args.password_file.read_text().strip()
-    figures = measure(args.uri, password, workers=args.workers, rate=args.rate, seconds=args.seconds)
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n")
+    given = parser.parse_args()
+    facts = _common.about("mlflow", seeds=[])
+    password = given.password_file.read_text().strip()
+    figures = measure(given.uri, password, workers=given.workers, rate=given.rate, seconds=given.seconds)
+    print(json.dumps(figures, indent=2))
+    _common.save(given.json, facts, **figures)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,26 @@
 """What a study itself costs: trials that do nothing, on a real PostgreSQL.
 
-    python benchmarks/study_overhead.py --json benchmarks/2026-11-23-study-overhead.json
+    python benchmarks/study_overhead.py --json FILE
 
 Two figures. `rate`: 200 trials by 8 workers, each trial a process (a bare interpreter that writes a result
 file); trials per minute from the first claim to the last close, and with the workers' start. `growth`: one
-worker, 1,000 trials without a process; seconds per trial around the 100th against around the 1,000th.
+worker, 1,000 trials without a process; milliseconds per trial, the 50th to 150th against the last hundred.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from datetime import date
 from pathlib import Path
 from unittest.mock import patch
 
+import _common
 import optuna
-import sqlalchemy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -73,36 +69,40 @@ def growth(url: str, folder: Path, *, trials: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    parser = _common.parser(__doc__, rounds=REPEATS)
+    parser.add_argument(
+        "--trials", type=int, default=200, help="of each round of `rate`; `growth` has five times as many"
+    )
+    parser.add_argument("--workers", type=int, default=8)
+    given = parser.parse_args()
+    facts = _common.about("optuna", "sqlalchemy", seeds=[])
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         postgres = Postgres(folder / "pg")
         rates = []
-        for turn in range(REPEATS):
-            (folder / f"rate{turn}").mkdir()
-            rates.append(rate(postgres.database(), folder / f"rate{turn}", trials=200, workers=8))
-        each = growth(postgres.database(), folder, trials=1000)
-        early, late = statistics.median(each[50:150]), statistics.median(each[900:])
+        for turn in range(given.rounds):
+            place = folder / f"rate{turn}"
+            place.mkdir()
+            rates.append(rate(postgres.database(), place, trials=given.trials, workers=given.workers))
+        each = growth(postgres.database(), folder, trials=5 * given.trials)
+        tenth = len(each) // 10
+        early = statistics.median(each[tenth // 2 : tenth // 2 + tenth])
+        late = statistics.median(each[-tenth:])
         postgres.server.cleanup()
     figures = {
-        "date": date.today().isoformat(),
-        "machine": f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}",
-        "python": platform.python_version(),
-        "versions": {"optuna": optuna.__version__, "sqlalchemy": sqlalchemy.__version__, "postgresql": "18"},
-        "rate": {"trials": 200, "workers": 8, "repeats": rates},
+        "postgresql": "18",
+        "rate": {"trials": given.trials, "workers": given.workers, "repeats": rates},
         "per_minute_median": statistics.median(r["per_minute"] for r in rates),
         "per_minute_with_start_up_median": statistics.median(r["per_minute_with_start_up"] for r in rates),
         "growth": {
-            "milliseconds_per_trial_50_to_150": 1000 * early,
-            "milliseconds_per_trial_900_to_1000": 1000 * late,
+            "trials": len(each),
+            "milliseconds_per_trial_early": 1000 * early,
+            "milliseconds_per_trial_last_tenth": 1000 * late,
             "ratio": late / early,
         },
     }
     print(json.dumps(figures, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    _common.save(given.json, facts, **figures)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ KINDS = ("depth", "size", "precision", "batch_size")
 
 
 def main() -> None:
-    parser = _common.parser(__doc__, steps=20)
+    parser = _common.parser(__doc__, rounds=5, steps=20)
     parser.add_argument("--depths", type=int, nargs="+", default=[18, 34, 50, 101, 152])
     parser.add_argument("--sizes", type=int, nargs="+", default=[128], help="px")
     parser.add_argument("--precisions", nargs="+", default=["bfloat16"], choices=["bfloat16", "float32"])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32])
-    parser.add_argument("--optimizer", default="sgd", help="Muon's arithmetic is the step's own [sgd]")
+    _common.add_optimizer(parser)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     given = parser.parse_args()
 
