@@ -4,12 +4,17 @@ import pytest
 import torch
 import torchvision
 
+from imagenette.config import OWN
 from imagenette.errors import InputError
 from imagenette.network import models
 from imagenette.network.norm import GroupedBatchNorm, groups
 
 PARAMETERS = {18: 11_181_642, 34: 21_289_802, 50: 23_528_522, 101: 42_520_650, 152: 58_164_298}
 """Of torchvision's networks with ten classes."""
+
+
+def test_every_architecture_of_our_own_has_a_builder():
+    assert tuple(models.FAMILIES) == OWN
 
 
 @pytest.mark.parametrize("depth", models.BUILDERS)
