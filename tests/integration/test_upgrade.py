@@ -248,8 +248,8 @@ def test_a_model_registered_by_the_earlier_code_is_used(
     assert len(expected) == len(files)
 
     new.run("promote", "--run", resumed[1], "--gate", "force")
-    champion = json.loads(new.run("lineage", "--json"))
-    assert (champion["version"], champion["run_id"]) == (2, resumed[1])
+    champion = new.client.get_model_version_by_alias("imagenette", "champion")
+    assert (int(champion.version), champion.run_id) == (2, resumed[1])
     still = json.loads(new.run("lineage", "--json", "imagenette/1"))
     assert still.pop("aliases") == ["previous"]
     assert lineage.pop("aliases") == ["champion"]
@@ -269,8 +269,8 @@ def test_a_model_registered_by_the_earlier_code_is_used(
     assert_same(json.loads(new.python("-c", ASK_PYFUNC, "models:/imagenette/1", *files)), expected)
 
     new.run("rollback")
-    champion = json.loads(new.run("lineage", "--json"))
-    assert (champion["version"], champion["run_id"]) == (1, trained)
+    champion = new.client.get_model_version_by_alias("imagenette", "champion")
+    assert (int(champion.version), champion.run_id) == (1, trained)
 
 
 def assert_same(answers: list[dict[str, float]], expected: list[dict[str, float]]) -> None:
