@@ -30,8 +30,14 @@ def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
 def refuse_new(listening: socket.socket) -> None:
     """Let no new connection in; those that are in the queue stay there to be accepted.
 
-    Linux drops what asks to connect (a socket filter that passes nothing), so a client tries again, and is
+    A filter on the socket drops each packet that opens a connection. So the client tries again, and is
     refused once the socket is closed. Closing at once would reset the connections in the queue."""
-    pass_nothing = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF_RET of 0 bytes
-    program = struct.pack("HP", 1, ctypes.addressof(pass_nothing))
+    drop_opening = (
+        (0x30, 0, 0, 13),  # load the flags of the TCP header
+        (0x45, 0, 1, 0x02),  # SYN set? else skip one
+        (0x06, 0, 0, 0),  # drop
+        (0x06, 0, 0, 0xFFFFFFFF),  # pass
+    )
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in drop_opening))
+    program = struct.pack("HP", len(drop_opening), ctypes.addressof(code))
     listening.setsockopt(socket.SOL_SOCKET, 26, program)  # SO_ATTACH_FILTER

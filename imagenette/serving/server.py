@@ -29,8 +29,9 @@ from imagenette.serving.served import Follower, Served
 
 _GRACE = 15
 """Seconds that requests under way get after a signal."""
-_HEAD_GRACE = 0.5
-"""Seconds that a connection made just before a stop gets to send its request."""
+_LEAST_GRACE, _MOST_GRACE = 0.25, 2.0
+"""Seconds that clients get after a signal to send what they were about to: those with an idle connection, and
+those that connected just before."""
 
 
 def serve(
@@ -87,25 +88,24 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, which at a stop takes the connections that wait to be accepted before it closes its sockets:
-    the kernel would reset them."""
+    """uvicorn's, with a stop that loses no request: before it closes anything, it takes the connections that
+    wait to be accepted and the requests that are on their way. The kernel would reset them."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         stopped = time.monotonic()
+        state = self.server_state
+        state.default_headers = [*state.default_headers, (b"connection", b"close")]  # no next request
         waiting = select.poll()
         for listening in sockets or []:
             refuse_new(listening)
             waiting.register(listening, select.POLLIN)
-        while time.monotonic() < stopped + _HEAD_GRACE and (
-            waiting.poll(0) or self._expects_requests(stopped)
-        ):
-            await asyncio.sleep(0.005)  # the event loop accepts, and reads
+        while (passed := time.monotonic() - stopped) < _MOST_GRACE:
+            connections: list[Any] = list(state.connections)
+            new = any(c.cycle is None and c.made > stopped - _MOST_GRACE for c in connections)
+            if passed > _LEAST_GRACE and not new and not waiting.poll(0):
+                break
+            await asyncio.sleep(0.01)  # the event loop accepts, reads and answers
         await super().shutdown(sockets)
-
-    def _expects_requests(self, stopped: float) -> bool:
-        """Whether a connection that was made just before the stop has sent no request yet."""
-        connections: set[Any] = self.server_state.connections
-        return any(c.cycle is None and c.made > stopped - _HEAD_GRACE for c in list(connections))
 
 
 def _protocol(head_seconds: float) -> type[H11Protocol]:

@@ -127,7 +127,7 @@ def test_without_a_run_the_best_of_the_study_or_experiment_is_taken(go, shop):
     shop.run(float("nan"), experiment="choice", study="a")
     shop.run(float("inf"), experiment="choice", study="a")
     lines: list[str] = []
-    options = {"experiment": "choice", "say": lines.append}
+    options = {"experiment": "choice", "report": lines.append}
     go(study="a", **options)
     assert "selected/holdout_accuracy 0.6000" in lines[0]
     go(**options)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from imagenette.errors import RunError
-from imagenette.server import watch as watch_module
+from imagenette.server import supervisor as supervisor_module
 from imagenette.server.folder import Folder
 from imagenette.server.leftovers import MARK, end_leftovers
 from imagenette.server.parts import Part
@@ -33,7 +33,7 @@ DEAF = "import signal, time; signal.signal(15, signal.SIG_IGN); open('up', 'w').
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "PAUSE", 0.05)
+    monkeypatch.setattr(supervisor_module, "PAUSE", 0.05)
 
 
 def part(folder: Path, code: str, name: str = "sleeper") -> Part:
@@ -97,7 +97,7 @@ def test_a_part_that_is_killed_is_said_and_started_again_without_its_old_childre
 def test_who_dies_again_and_again_is_given_up_after_growing_pauses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_module, "PAUSE", 0.2)
+    monkeypatch.setattr(supervisor_module, "PAUSE", 0.2)
     said: list[str] = []
     code = "import sys; open('up', 'w').close(); print('no disk'); sys.exit(3)"
     dying = part(tmp_path, "import time; open('up', 'w').close(); time.sleep(0.5)")
