@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from imagenette.config import OPTIMIZERS
 from imagenette.errors import RunError
 from imagenette.records import Epoch, Predictions
 from imagenette.training import checkpoint, optim
@@ -63,7 +64,7 @@ def saved_step(store: Checkpoints, said: list[str] | None = None) -> int | None:
     return newest and newest["step"]
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_a_restored_state_goes_on_as_the_saved_one_would(tmp_path, kind):
     """Weights, momentum, averaged weights, sums, position, history and random states: all or the next step
     would differ."""

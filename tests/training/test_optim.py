@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagenette.config import OPTIMIZERS
 from imagenette.network import models
 from imagenette.training import optim
 
@@ -44,7 +45,7 @@ def test_norms_and_biases_go_without_decay_unless_asked():
     assert optim.parameter_groups(net, 5e-4, decay_norm_bias=True)[1]["weight_decay"] == 5e-4
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_each_optimizer_moves_every_weight(kind):
     net = models.build(18, classes=4, seed=0)
     before = [p.clone() for p in net.parameters()]
