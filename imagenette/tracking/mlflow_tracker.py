@@ -180,20 +180,22 @@ class MlflowTracker(Tracker):
         return sender
 
     def _record_opening(self) -> None:
-        card = self._outbox.card
-        assert card is not None
+        held, card = self._outbox.card, self._card
+        assert held is not None
         alive = {**process_tags(), "status": Status.RUNNING}
-        if self._outbox.records:
-            trial = {name: text for name, text in self._card.tags.items() if name == "trial"}
+        earlier = self._outbox.records
+        # An attempt that was killed before its first record has nothing but the end that others wrote for it.
+        if not any(record.kind == "open" for record in earlier):
+            source = source_tags()
+            if held.adopted:  # `mlflow run` knows better where the code came from
+                source = {key: value for key, value in source.items() if not key.startswith("mlflow.")}
+            parent = {"mlflow.parentRunId": card.parent_run_id} if card.parent_run_id else {}
+            known = {UID: held.uid, "data_digest": card.dataset["digest"], "mlflow.runName": card.run_name}
+            tags = {**source, **alive, **parent, **known, **card.tags}
+            self._outbox.append("open", params=card.params, tags=tags, dataset=card.dataset)
+        if earlier:
+            trial = {name: text for name, text in card.tags.items() if name == "trial"}
             self._outbox.append("resume", tags={**alive, **trial})  # each attempt has its own trial
-            return
-        source = source_tags()
-        if card.adopted:  # `mlflow run` knows better where the code came from
-            source = {key: value for key, value in source.items() if not key.startswith("mlflow.")}
-        parent = {"mlflow.parentRunId": card.parent_run_id} if card.parent_run_id else {}
-        known = {UID: card.uid, "data_digest": card.dataset["digest"], "mlflow.runName": card.run_name}
-        tags = {**source, **alive, **parent, **known, **card.tags}
-        self._outbox.append("open", params=card.params, tags=tags, dataset=card.dataset)
 
     def _log(self, epoch: Epoch) -> None:
         with self._lock:

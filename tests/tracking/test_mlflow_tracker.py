@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from mlflow.entities import Run
 
 from imagenette.errors import InputError, RunError
 from imagenette.results import Status
-from imagenette.tracking.outbox import read_card, read_refused
-from imagenette.tracking.sync import sync
+from imagenette.tracking.outbox import Outbox, read_card, read_refused
+from imagenette.tracking.sync import end_lost, sync
 from tests.tracking.tracking_helpers import Server, epoch, open_run, small_card
 
 
@@ -102,6 +103,22 @@ def test_resume_goes_on_in_the_same_run(server: Server, tmp_path: Path) -> None:
     run = the_run(tmp_path, server.uri)
     assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "finished")
     assert steps(tmp_path, server.uri) == [1, 2]
+    assert len(run.inputs.dataset_inputs) == 1
+
+
+def test_a_run_that_was_killed_before_its_first_record_is_whole_when_it_goes_on(
+    uri: str, tmp_path: Path
+) -> None:
+    with Outbox(tmp_path) as outbox:
+        outbox.write_card(replace(small_card(), params={}, dataset={}))  # as run.json keeps it
+    end_lost(tmp_path, "its worker was killed", offline=True)
+    tracker = open_run(tmp_path, uri)
+    tracker.log(epoch(1))
+    assert tracker.close(Status.FINISHED) == 0
+    run = the_run(tmp_path, uri)
+    assert run.data.params["weight_decay"] == "0.0005"
+    assert run.data.tags["data_digest"] == small_card().dataset["digest"]
+    assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "finished")
     assert len(run.inputs.dataset_inputs) == 1
 
 
