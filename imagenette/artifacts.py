@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,29 @@ _SHARE = {FINAL: "share", SELECTED: "selected_share"}
 
 
 # -- writing -------------------------------------------------------------------------------------------
+
+
+def write_tables(
+    folder: Path,
+    history: Sequence[Epoch],
+    predictions: Mapping[str, Predictions],
+    *,
+    names: Sequence[str],
+    classes: Sequence[str],
+    labels: Sequence[str],
+) -> list[Path]:
+    """Every table of a run; returns the files.
+
+    predictions: of the same test images in the same order, by accuracy: FINAL and, where an epoch was
+    selected, SELECTED. names: of the images' files. classes: folder names, labels: readable names, both by
+    class number.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_history(folder / HISTORY, history)
+    counts = confusion(predictions.get(SELECTED, predictions[FINAL]), len(classes))
+    write_classes(folder / CLASSES, counts, classes=classes, labels=labels)
+    write_predictions(folder / PREDICTIONS, predictions, names=names, classes=classes)
+    return [folder / name for name in (HISTORY, CLASSES, PREDICTIONS)]
 
 
 def write_history(path: Path, history: Sequence[Epoch]) -> None:
@@ -141,12 +165,30 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file. InputError where it is none, or empty."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, strict=True))
+            reader = csv.DictReader(file, strict=True)
+            rows = [{column: from_cell(text) for column, text in row.items()} for row in reader]
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path.name}: {error}") from None
     if not rows:
         raise InputError(f"{path.name} is empty")
     return rows
+
+
+_FORMULA = re.compile(r"'*[=+@\t\r-]")
+
+
+def as_cell(value: Any) -> Any:
+    """A name that a spreadsheet would take for a formula gets a quote in front; numbers stay."""
+    name = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if name else value
+
+
+_NUMBER = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?")
+
+
+def from_cell(text: str) -> str:
+    """What as_cell was given."""
+    return text[1:] if text and text[0] == "'" and as_cell(text[1:]) == text else text
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -155,4 +197,4 @@ def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({column: as_cell(value) for column, value in row.items()} for row in rows)

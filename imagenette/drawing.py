@@ -24,9 +24,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 """Okabe and Ito's palette: colour-blind readers can tell them apart too, on white and on black."""
 BLUE, VERMILLION, _, _, ORANGE, _, _ = COLOURS
 INK, GRID, PAPER, GREY = "#1b1d21", "#e3e4e6", "#fefefe", "#666666"
-_MOST_COUNTS = (
-    25  # classes of a confusion matrix whose counts are written into it: more are too small to read
-)
+_MOST_COUNTS = 25
+"""Classes of a confusion matrix whose counts are written into it: more are too small to read."""
 
 
 @contextmanager

@@ -9,20 +9,33 @@ EXIT_UNSYNCED = 74  # finished, but the tracking server still lacks something (E
 EXIT_PREEMPTED = 75  # stopped on request, with a checkpoint to resume from (EX_TEMPFAIL)
 
 
+_USER = re.compile(r"(://[^:/@\s]*):\S*@")  # up to the last @: people forget to escape one in a password
+_OPTION = re.compile(r"((?:password|passwd|token|secret)=)[^&\s]+", re.IGNORECASE)
+
+
 def hide_secrets(text: str) -> str:
     """The text with the passwords of addresses as ***: for messages, logs and records."""
-    text = re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
-    return re.sub(r"(password=)[^&\s]+", r"\1***", text)
+    return _OPTION.sub(r"\1***", _USER.sub(r"\1:***@", text))
+
+
+def without_secrets(address: str) -> str:
+    """The address as it is kept in files: whoever uses it again gives the password again."""
+    return re.sub(r"(?<=[?&])[^=&]*=\*\*\*&?", "", hide_secrets(address).replace(":***@", "@")).rstrip("?&")
 
 
 def as_line(error: object) -> str:
     """An error's text on one line; its kind where it has no text."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return hide_secrets(" ".join(str(error).split())) or type(error).__name__
 
 
-class InputError(ValueError):
+class _Message(Exception):
+    def __init__(self, message: str = "") -> None:
+        super().__init__(hide_secrets(message))
+
+
+class InputError(_Message, ValueError):
     """Wrong usage or input. The message is one line: the value, and what is allowed. Exit code 2."""
 
 
-class RunError(RuntimeError):
+class RunError(_Message, RuntimeError):
     """A run that cannot go on (dead server, full disk, non-finite loss). One line. Exit code 1."""

@@ -8,10 +8,15 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from types import FrameType
+from typing import Any, TypeVar
 
 import psutil
+
+T = TypeVar("T")
 
 
 def lives(pid: int, started: float) -> bool:
@@ -26,15 +31,25 @@ def lives(pid: int, started: float) -> bool:
         return True
 
 
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Requests to stop: an operator's, a closing terminal's, a batch system's warning before the end."""
+
+
+Handler = Callable[[int, FrameType | None], object] | signal.Handlers
+
+
+def on_stop(handler: Handler) -> dict[signal.Signals, Any]:
+    """Have these signals handled; the handlers before. Under nohup, SIGHUP stays ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    taken = [number for number in STOPS if not (ignored and number is signal.SIGHUP)]
+    return {number: signal.signal(number, handler) for number in taken}
+
+
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Inside, SIGTERM and SIGINT only fill the list, for whoever looks at it between two steps."""
+    """Inside, requests to stop only fill the list, for whoever looks at it between two steps."""
     received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = on_stop(lambda number, frame: received.append(number))
     try:
         yield received
     finally:
@@ -42,10 +57,26 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def follow_parent(number: signal.Signals, *, parent: int | None = None) -> None:
+def in_thread(work: Callable[[], T], *, name: str) -> Future[T]:
+    """Do it in a daemon thread: one that hangs in a call holds no process up."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
+
+
+_PARENT = os.getppid()  # seconds later, after imports, it may be gone
+
+
+def follow_parent(number: signal.Signals, *, parent: int = _PARENT) -> None:
     """Ask Linux to send this process a signal when its parent ends; at once if that is no longer `parent`
-    (default: whoever it is now)."""
-    parent = parent or os.getppid()
+    (default: whoever started it)."""
     ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG
     if os.getppid() != parent:  # it ended before we asked
         os.kill(os.getpid(), number)

@@ -6,7 +6,7 @@ Nothing heavy is imported before a verb needs it: `imagenette --help` takes hund
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
 from typing import Any
 
@@ -18,7 +18,8 @@ from imagenette.cli.server import server
 from imagenette.cli.studies import report, status, study
 from imagenette.cli.training import bench, data, train
 from imagenette.cli.upkeep import doctor, sync
-from imagenette.errors import EXIT_FAILED, EXIT_USAGE, InputError, RunError
+from imagenette.errors import EXIT_FAILED, EXIT_PREEMPTED, EXIT_USAGE, InputError, RunError
+from imagenette.processes import on_stop
 
 EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "timm", "sklearn", "PIL", "safetensors", "optuna"), "train"),
@@ -36,6 +37,7 @@ CONTEXT: dict[str, Any] = {
 
 def main() -> None:
     """Entry point of `imagenette`; ends the process with one of the documented exit codes."""
+    on_stop(signal.default_int_handler)  # until a verb does better, what lies half written is removed
     try:
         code = verbs.main(prog_name="imagenette", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -52,14 +54,30 @@ def main() -> None:
             raise
         code = _complain(f"{error.name} is not installed: pip install 'imagenette[{extra}]'", EXIT_USAGE)
     except (KeyboardInterrupt, click.Abort):
-        code = _complain("interrupted", EXIT_FAILED)
+        code = _stopped()
     sys.stdout.flush()
     sys.exit(code or 0)
 
 
 def _complain(message: str, code: int) -> int:
-    if os.environ.get("RANK", "0") == "0":  # every rank fails alike; one says so
+    from imagenette.training.ranks import speaks
+
+    if sys.argv[1:2] != ["train"] or speaks():
         click.echo(f"imagenette: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _stopped() -> int:
+    """Asked to stop before there was anything to save. `mlflow run`'s run must not stay RUNNING."""
+    on_stop(signal.SIG_DFL)  # whoever asks again does not want to wait
+    goes_on = sys.argv[1:2] in (["train"], ["study"])
+    code = _complain("stopped on request", EXIT_PREEMPTED if goes_on else EXIT_FAILED)
+    from imagenette.tracking import environment
+
+    if environment.has_outer_run():
+        from imagenette.tracking.outer_run import end_stopped
+
+        end_stopped(environment.tracking_uri())
     return code
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import click
@@ -82,7 +81,6 @@ def backup(above: Path | None, file: Path, folder: Path | None) -> None:
     begins is in it; the server may run, and be in use."""
     from imagenette.server.backup import backup as run
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what lies half written is removed
     run(folder or above or _DEFAULT, file, report=_report)
 
 
@@ -94,7 +92,6 @@ def restore(above: Path | None, file: Path, folder: Path | None) -> None:
     """Make DIR, which must be missing or empty, from the backup FILE, once every checksum in it is right."""
     from imagenette.server.backup import restore as run
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     run(file, folder or above or _DEFAULT, report=_report)
 
 

@@ -78,7 +78,7 @@ def study(
         workers=workers,
         tracking_uri=environment.tracking_uri(),
         experiment=environment.experiment_name(),
-        runs=output,
+        runs=environment.lasting(output),
         retry_failed=retry_failed,
         grace=grace,
         again=_again(),
@@ -136,7 +136,7 @@ def report(
 
     request = Request(
         studies=tuple(word for text in studies for word in text.split(",") if word),
-        out=out,
+        out=environment.lasting(out),
         tracking_uri=environment.tracking_uri(),
         experiment=environment.experiment_name() if environment.outer_experiment_id() is None else None,
         model=name,

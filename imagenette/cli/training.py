@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imagenette.cli.options import Verb, flag, given
+from imagenette.errors import EXIT_DONE, EXIT_UNSYNCED
 
 if TYPE_CHECKING:
     from imagenette.training.job import Job, Result
@@ -49,14 +50,15 @@ def train(
     Explicit knobs win over the recipe, the recipe over the defaults. Hyphens and underscores both work.
 
     The tracking server is MLFLOW_TRACKING_URI's, the experiment MLFLOW_EXPERIMENT_NAME's (else `imagenette`).
-    Exit codes: 0 done; 2 wrong usage or input; 74 finished, but the server still lacks something (see
-    `imagenette sync`); 75 stopped on request, the same command with the same --output goes on; 1 anything
-    else.
+    Exit codes: 0 done; 2 wrong usage or input; 74 finished, but a server that was wanted still lacks
+    something (see `imagenette sync`); 75 stopped on request, the same command with the same --output goes
+    on; 1 anything else.
     """
     from imagenette.config import resolve
     from imagenette.tracking import environment
     from imagenette.training.job import Job, read_config
     from imagenette.training.launch import train as launch
+    from imagenette.training.ranks import speaks
 
     tracking_uri = environment.tracking_uri()
     if resume:
@@ -68,7 +70,7 @@ def train(
         config = resolve(given(knobs))
     job = Job(
         config=config,
-        output=output or Path("runs") / time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}"),
+        output=environment.lasting(output or Path("runs") / time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}")),
         experiment=environment.experiment_name(),
         tracking_uri=tracking_uri,
         offline=offline,
@@ -79,9 +81,9 @@ def train(
         trial=trial,
     )
     result = launch(job)
-    if os.environ.get("RANK", "0") == "0":
+    if speaks():
         _print_end(job, result)
-    return result.exit_code
+    return EXIT_DONE if offline and result.exit_code == EXIT_UNSYNCED else result.exit_code
 
 
 def _print_end(job: Job, result: Result) -> None:
@@ -91,13 +93,14 @@ def _print_end(job: Job, result: Result) -> None:
         click.echo(f"test accuracy: {', '.join(accuracies)}", err=True)
     if result.message:
         click.echo(f"imagenette: {result.status}: {result.message}", err=True)
+    output = job.output.resolve()
     if result.unsynced:
+        why = "offline" if job.offline else "the tracking server lacks them"
         click.echo(
-            f"imagenette: {result.unsynced} records are not on a tracking server: "
-            f"`imagenette sync {job.output}` sends them",
+            f"imagenette: {result.unsynced} records wait here ({why}): `imagenette sync {output}` sends them",
             err=True,
         )
-    click.echo(f"{result.status}: run {result.run_id or '(not yet on a server)'} in {job.output}", err=True)
+    click.echo(f"{result.status}: run {result.run_id or '(not yet on a server)'} in {output}", err=True)
 
 
 @click.command(cls=Verb, knobs=True, short_help="Training speed against the machine's own limit.")

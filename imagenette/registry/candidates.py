@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagenette.artifacts import PREDICTIONS, SELECTED_MODEL, Answers, read_predictions
-from imagenette.errors import InputError, hide_secrets
+from imagenette.errors import InputError
 from imagenette.registry.gate import Evidence
 from imagenette.results import SELECTED, SELECTED_HOLDOUT
 from imagenette.tracking.client import pages, quoted
@@ -48,9 +48,7 @@ def named(client: MlflowClient, run_id: str, metric: str) -> Run:
     run = found and trained_run(client, found)
     if run is None:
         source = ", or the run that it was taken from is not" if found else ""
-        raise InputError(
-            f"run {run_id} is not on tracking server {hide_secrets(client.tracking_uri)}{source}"
-        )
+        raise InputError(f"run {run_id} is not on tracking server {client.tracking_uri}{source}")
     reason = unfit(run, metric)
     if reason:
         raise InputError(f"run {run_id} {reason}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from imagenette.artifacts import as_cell
 from imagenette.report.compare import Comparison
 from imagenette.report.study import Arm, Study
 from imagenette.report.tables import device, inside
@@ -88,5 +89,6 @@ def runs_csv(study: Study) -> str:
 def _csv(rows: list[dict[str, Any]]) -> str:
     import pandas as pd
 
+    rows = [{column: as_cell(value) for column, value in row.items()} for row in rows]
     frame = pd.DataFrame(rows, columns=None if rows else ["arm"])
     return str(frame.convert_dtypes().to_csv(index=False))

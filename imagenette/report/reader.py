@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imagenette.artifacts import CLASSES, HISTORY, PREDICTIONS, read_classes, read_predictions, read_table
-from imagenette.errors import InputError, hide_secrets
+from imagenette.errors import InputError
 from imagenette.report.runs import CURVES, Curve, TrackedRun, number
 from imagenette.results import METRICS, SELECTED, Status
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, pages, quoted, resolve_uri
@@ -104,7 +104,7 @@ class Reader:
                     children.append(run)
             if not parents and not children:
                 raise InputError(
-                    f"study {name}: no run in experiment {self.experiment!r} of {hide_secrets(self.uri)} has "
+                    f"study {name}: no run in experiment {self.experiment!r} of {self.uri} has "
                     f"the tag study={name}{self._known()}"
                 )
             parents.reverse()
@@ -266,7 +266,7 @@ def open_reader(tracking_uri: str | None, experiment: str | None) -> Reader:
         found = client.get_experiment(outer) if outer else client.get_experiment_by_name(name)
         if found is None or found.lifecycle_stage != "active":
             there = "deleted" if found else "not"
-            raise InputError(f"experiment {name!r} is {there} on {hide_secrets(uri)}")
+            raise InputError(f"experiment {name!r} is {there} on {uri}")
         return Reader(client, found.name, found.experiment_id)
 
 

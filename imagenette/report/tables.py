@@ -67,7 +67,7 @@ class Table:
 
 def plain(text: str) -> str:
     """As Markdown: no line breaks, and nothing that it would take for markup, a table's edge or a link."""
-    return re.sub(r"([*<>`|]|(?<=\])\()", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\*<>`|$&~]|(?<=\])\(|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
 
 
 _LATEX = {

@@ -20,6 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from imagenette.errors import InputError, RunError, hide_secrets
 from imagenette.study.queue import METADATA, Queue
+from imagenette.tracking.environment import lasting
 
 DEFAULT = "sqlite:///optuna.db"
 WAIT = 600.0  # seconds for the database to come back, before a worker gives up
@@ -43,10 +44,10 @@ def resolve_storage(url: str | None) -> str:
         backend = ""
     if backend not in ("sqlite", "postgresql") or (backend == "sqlite" and not parsed.database):
         raise InputError(
-            f"storage={hide_secrets(url)}: storage must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+            f"storage={url}: storage must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
         )
     if backend == "sqlite":
-        return f"sqlite:///{Path(str(parsed.database)).resolve()}"
+        return f"sqlite:///{lasting(Path(str(parsed.database))).resolve()}"
     return url
 
 
@@ -61,7 +62,7 @@ def open_storage(url: str, *, create: bool = True) -> optuna.storages.RDBStorage
         retrying = tenacity.Retrying(stop=several, wait=tenacity.wait_random(0.1, 1), reraise=True)
         return retrying(lambda: connect(url, create=create))
     except (*AWAY, RuntimeError) as error:
-        raise RunError(f"storage {hide_secrets(url)} does not answer: {_cause(error)}") from error
+        raise RunError(f"storage {url} does not answer: {_cause(error)}") from error
 
 
 def connect(url: str, *, create: bool = False) -> optuna.storages.RDBStorage:
@@ -93,7 +94,7 @@ def find_queue(storage: optuna.storages.RDBStorage, name: str) -> Queue:
         return Queue(storage.engine, storage.get_study_id_from_name(name))
     except KeyError:
         names = ", ".join(sorted(study.study_name for study in storage.get_all_studies())) or "none"
-        raise InputError(f"study {name}: not in {hide_secrets(storage.url)}; there are: {names}") from None
+        raise InputError(f"study {name}: not in {storage.url}; there are: {names}") from None
 
 
 @dataclass(frozen=True)

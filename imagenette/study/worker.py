@@ -26,7 +26,7 @@ from pydantic import BaseModel
 
 from imagenette.config import Config, resolve
 from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, RunError
-from imagenette.processes import follow_parent
+from imagenette.processes import follow_parent, on_stop
 from imagenette.results import Status, split_of
 from imagenette.study.identity import Worker
 from imagenette.study.ledger import Ledger, Lost, StaleClaims
@@ -77,8 +77,7 @@ def main() -> None:
     if order.driver:
         follow_parent(signal.SIGTERM, parent=order.driver)
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    on_stop(lambda number, frame: stopping.set())
     try:
         code = work(order, stopping)
     except RunError as error:

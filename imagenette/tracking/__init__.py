@@ -30,6 +30,10 @@ class Tracker:
         refused."""
         return False
 
+    def opened(self, *, within: float) -> bool:
+        """Wait so many seconds for the run to be opened; raises what kept it from being."""
+        return True
+
     def begin(self) -> None:
         """Called after each step: training is under way, and what takes long may go on beside it."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import tenacity
 
@@ -41,27 +42,61 @@ def resolve_uri(uri: str | None) -> str:
 
 
 def check_alive(uri: str, *, timeout: float = 4, advice: str = _ADVICE) -> None:
-    """Raise RunError if nothing answers at an http(s) address. Costs no import of MLflow.
+    """Raise RunError if nothing answers at an http(s) address, or if what answers does not let us in. Costs
+    no import of MLflow.
 
     timeout: seconds. advice: what the message ends with.
     """
     if not uri.startswith(("http://", "https://")):
         return
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]  # urllib takes no password in an address
+    address = urlunsplit((parts.scheme, host, parts.path, "", "")).rstrip("/")
+    user, password = (part and unquote(part) for part in (parts.username, parts.password))
+    login = environment.credentials(user, password)
     try:
-        address = re.sub(r"://[^/@]*@", "://", uri).rstrip("/")  # health needs no password, urllib takes none
-        urllib.request.urlopen(f"{address}/health", timeout=timeout).close()
-    except urllib.error.HTTPError as error:
-        if error.code < 500:
-            return  # it answers; the first real call shows whether it lets us in
-        reason = f"HTTP {error.code}"
+        code, kind = _get(f"{address}/health", {}, timeout)
+        if code < 500 and login is not None:
+            code, kind = _get(f"{address}/api/2.0/mlflow/experiments/search?max_results=1", login, timeout)
     except (OSError, ValueError) as error:
         cause = getattr(error, "reason", error)
         if isinstance(cause, ssl.SSLError):
             return  # it answers; certificates are MLflow's settings
         reason = getattr(cause, "strerror", None) or str(cause)
+        raise RunError(f"tracking server {uri} does not answer ({reason.lower()}): {advice}") from None
+    if proxy := code in (403, 407, 502, 503, 504) and _proxy(parts):
+        answer = f"the proxy {proxy} answers in its place (HTTP {code}): add {parts.hostname} to NO_PROXY"
+    elif code >= 500:
+        answer = f"it does not answer (HTTP {code}): {advice}"
+    elif code == 401:
+        names = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
+        answer = (
+            f"it refuses the login (HTTP 401): see {names}" if login else f"it wants a login: set {names}"
+        )
+    elif code == 403:
+        answer = "it forbids the call (HTTP 403): this user, or a proxy on the way (NO_PROXY), may not"
+    elif code == 200 and login is not None and kind != "application/json":
+        answer = f"what answers there is not MLflow's API ({kind}): is the address right?"
     else:
-        return
-    raise RunError(f"tracking server {hide_secrets(uri)} does not answer ({reason.lower()}): {advice}")
+        return  # a first real call shows the rest
+    raise RunError(f"tracking server {uri}: {answer}")
+
+
+def _get(address: str, headers: dict[str, str], timeout: float) -> tuple[int, str]:
+    """HTTP status and content type."""
+    try:
+        request = urllib.request.Request(address, headers=headers)
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return answer.status, answer.headers.get_content_type()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers.get_content_type()
+
+
+def _proxy(address: SplitResult) -> str | None:
+    """The proxy that calls of this address go to."""
+    bypassed = urllib.request.proxy_bypass(address.hostname or "")
+    return None if bypassed else urllib.request.getproxies().get(address.scheme)
 
 
 def connect(uri: str) -> MlflowClient:
@@ -107,7 +142,7 @@ def one_line(uri: str) -> Iterator[None]:
     except (AssertionError, AttributeError, LookupError, NameError, TypeError):
         raise  # a mistake of ours, which keeps its traceback
     except Exception as error:
-        raise RunError(f"tracking server {hide_secrets(uri)}: {first_line(error)}") from error
+        raise RunError(f"tracking server {uri}: {first_line(error)}") from error
 
 
 def retry_on(*words: str) -> Callable[[Callable[_Given, _Answer]], Callable[_Given, _Answer]]:
@@ -154,9 +189,10 @@ def pages(search: Any) -> Iterator[Any]:
 
 def first_line(error: BaseException, *, limit: int = 300) -> str:
     """An exception as one line."""
-    text = str(error).strip() or type(error).__name__
+    text = hide_secrets(str(error).strip()) or type(error).__name__
+    text = re.sub(r"<[^<>]*>", " ", text) if "<html" in text.lower() else text  # a proxy's page
     if "Max retries exceeded" in text:  # requests' three lines of nested exceptions
         cause = re.search(r"\[Errno -?\d+\] ([\w ]+)|(timed out)", text)
         return (cause.group(1) or cause.group(2)).lower() if cause else "no answer"
-    line = text.splitlines()[0]
+    line = " ".join(text.splitlines()[0].split())
     return line if len(line) <= limit else line[:limit] + "..."

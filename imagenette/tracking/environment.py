@@ -3,10 +3,19 @@ MLflow."""
 
 from __future__ import annotations
 
+import base64
 import os
+import re
+import tempfile
+from pathlib import Path
 
 EXPERIMENT = "imagenette"
 """Of runs, unless MLFLOW_EXPERIMENT_NAME names another."""
+_CLONE = re.compile(r"tmp[a-z0-9_]{8}")
+_FIXED = {
+    # A call that returns before the server has answered would be taken for delivered.
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+}
 _DEFAULTS = {
     # MLflow's own hold a call to a dead server for four minutes; these for seconds.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -50,5 +59,32 @@ def without_outer_run(variables: dict[str, str]) -> dict[str, str]:
 def set_defaults() -> None:
     """Our settings of MLflow, where the user has none. To be called before other threads read the
     environment: changing it is not safe beside them."""
+    os.environ.update(_FIXED)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+def credentials(user: str | None, password: str | None) -> dict[str, str] | None:
+    """The header with which MLflow logs in; {} where it does not, None where a plugin or a file of the user's
+    knows how. user, password: those in the server's address, which go before."""
+    if os.environ.get("MLFLOW_TRACKING_AUTH") or os.environ.get("MLFLOW_TRACKING_AWS_SIGV4"):
+        return None
+    if not user:
+        user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD"))
+    if user:
+        login = base64.b64encode(f"{user}:{password or ''}".encode()).decode()
+        return {"Authorization": f"Basic {login}"}
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return {"Authorization": f"Bearer {token}"}
+    return None if (Path("~/.mlflow/credentials").expanduser()).exists() else {}
+
+
+def lasting(path: Path) -> Path:
+    """Where a relative path of what a command leaves behind lies. `mlflow run ADDRESS` starts the command in
+    a temporary clone, where nobody would find it again: then it lies in the user's data folder."""
+    here, temporary = Path.cwd(), Path(tempfile.gettempdir()).resolve()
+    below = here.relative_to(temporary).parts if here.is_relative_to(temporary) else ()
+    if path.is_absolute() or not has_outer_run() or not below or not _CLONE.fullmatch(below[0]):
+        return path
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    return Path(data).absolute() / "imagenette" / path

@@ -11,11 +11,12 @@ import shutil
 import threading
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from imagenette.processes import in_thread
 from imagenette.records import Epoch, now_ms
 from imagenette.results import Status
 from imagenette.tracking import Tracker, environment
@@ -90,6 +91,13 @@ class MlflowTracker(Tracker):
         opening = self._opening
         return opening is not None and opening.done() and opening.exception() is not None
 
+    def opened(self, *, within: float) -> bool:
+        try:
+            self._begun().result(within)
+        except TimeoutError:
+            return False
+        return True
+
     def begin(self) -> None:
         self._begun()
 
@@ -149,9 +157,7 @@ class MlflowTracker(Tracker):
     def _begun(self) -> Future[Sender | None]:
         with self._lock:
             if self._opening is None:
-                thread = ThreadPoolExecutor(1, thread_name_prefix="imagenette-opening")
-                self._opening = thread.submit(self._open)
-                thread.shutdown(wait=False)  # takes no more work; the thread ends with its one
+                self._opening = in_thread(self._open, name="imagenette-opening")
             return self._opening
 
     def _opened(self) -> Sender | None:

@@ -47,6 +47,7 @@ class Card:
     start_time: int = field(default_factory=now_ms)
     """Milliseconds since 1970."""
     tracking_uri: str | None = None
+    """Without a password: the file stays where anyone may read it."""
     run_id: str | None = None
     experiment_id: str | None = None
     adopted: bool = False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError, RunError
 from imagenette.results import Status
-from imagenette.tracking.client import first_line
+from imagenette.tracking.client import connect, first_line, one_line, resolve_uri
 from imagenette.tracking.deliver import set_tags
 from imagenette.tracking.environment import take_outer_run
 
@@ -34,6 +34,17 @@ def outer_run(client: MlflowClient, role: str) -> Iterator[Callable[[str], None]
     except (InputError, RunError) as error:
         describe(str(error))
         raise
+
+
+def end_stopped(tracking_uri: str | None) -> None:
+    """End that run where its command was asked to stop before it came to anything."""
+    if run_id := take_outer_run():
+        uri = resolve_uri(tracking_uri)
+        with one_line(uri):
+            client = connect(uri)
+            reason = "stopped on request before the first step"
+            set_tags(client, run_id, {"status": Status.PREEMPTED, "reason": reason})
+            client.set_terminated(run_id, status=Status.PREEMPTED.mlflow)
 
 
 def hand_over(client: MlflowClient, outer_run_id: str, run_id: str) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagenette.errors import InputError, RunError
+from imagenette.errors import InputError, RunError, without_secrets
 from imagenette.results import Status
 from imagenette.tracking.client import check_alive, connect, experiment_id, one_line, or_none, resolve_uri
 from imagenette.tracking.outbox import Card, Outbox
@@ -35,16 +35,18 @@ def _ensure_run(client: MlflowClient, outbox: Outbox, uri: str) -> Card:
     card = outbox.card
     assert card is not None
     run = get_run(client, card.run_id) if card.run_id else None
-    if card.adopted and run is None and (card.tracking_uri is None or card.tracking_uri == uri):
+    if card.adopted and run is None and card.tracking_uri in (None, without_secrets(uri)):
         raise RunError(f"run {card.run_id} (MLFLOW_RUN_ID) is not on tracking server {uri}")
     if run is None:
         if card.run_id is not None:
-            print(f"imagenette: run {card.run_id} is not on {uri}: made again there", file=sys.stderr)
+            where = without_secrets(uri)
+            print(f"imagenette: run {card.run_id} is not on {where}: made again there", file=sys.stderr)
             outbox.replay()
         run = find_run(client, card) or create_run(client, card)
     if run.info.lifecycle_stage != "active":
         raise RunError(f"run {run.info.run_id} on {uri} is deleted: restore it, or use another output folder")
-    return outbox.update_card(run_id=run.info.run_id, experiment_id=run.info.experiment_id, tracking_uri=uri)
+    ids = {"run_id": run.info.run_id, "experiment_id": run.info.experiment_id}
+    return outbox.update_card(**ids, tracking_uri=without_secrets(uri))
 
 
 def get_run(client: MlflowClient, run_id: str) -> Run | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagenette.errors import InputError, RunError
+from imagenette.errors import InputError, RunError, without_secrets
 from imagenette.records import now_ms
 from imagenette.results import Status
 from imagenette.tracking.client import check_alive, first_line, resolve_uri
@@ -57,7 +57,7 @@ def sync_one(output: Path, tracking_uri: str | None) -> tuple[int, str]:
         card = outbox.card
         assert card is not None
         uri = resolve_uri(tracking_uri or card.tracking_uri)
-        if card.tracking_uri == uri and card.run_id and not outbox.lacking:
+        if card.tracking_uri == without_secrets(uri) and card.run_id and not outbox.lacking:
             return 0, f"nothing to send (run {card.run_id})"
         check_alive(uri)
         client, card = reach(outbox, uri)

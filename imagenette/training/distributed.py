@@ -4,7 +4,10 @@ size 1."""
 from __future__ import annotations
 
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,11 +19,12 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from imagenette.errors import InputError, RunError
-from imagenette.processes import cores, keep_freed_memory
-from imagenette.training import hosts
+from imagenette.processes import cores, in_thread, keep_freed_memory
+from imagenette.training import hosts, ranks
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)  # longest that one rank may let the others wait
+QUIET = 5.0  # seconds of waiting for the others before a line says so
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,14 @@ class World:
 
 
 @contextmanager
-def join(device: str) -> Iterator[World]:
-    """The world that torch elastic's environment describes; without one, this process alone.
+def join(device: str, *, stop: Callable[[], bool] = lambda: False) -> Iterator[World]:
+    """The world that torchrun's variables describe; without them, this process alone.
 
-    device: auto, cpu or cuda. gloo carries CPU tensors, nccl those on a GPU."""
+    device: auto, cpu or cuda. gloo carries CPU tensors, nccl those on a GPU. stop: asked while this rank
+    waits for the others; KeyboardInterrupt once it is true. RunError where they do not come."""
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    place = ranks.place()
+    local = (place or ranks.ALONE).local_rank
     here = torch.device("cuda", local % torch.cuda.device_count()) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(here)
@@ -106,25 +112,48 @@ def join(device: str) -> Iterator[World]:
         if "OMP_NUM_THREADS" not in os.environ:
             # Over all processes one thread a core, and no more: oneDNN's threads spin while they wait for
             # each other, and two processes of two threads on two cores run thirty times slower than one.
-            processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-            torch.set_num_threads(max(1, cores() // processes))
-    if "RANK" not in os.environ:
+            torch.set_num_threads(max(1, cores() // (place or ranks.ALONE).local_size))
+    if place is None:
         yield World(0, 1, here)
         return
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
-    watch = None
-    if hosts.several():
-        hosts.choose_interface(store)
-        watch = hosts.HostWatch(store, rank, size)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+
+    def meet() -> hosts.HostWatch | None:
+        store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+        watch = None
+        if hosts.several():
+            hosts.choose_interface(store)
+            watch = hosts.HostWatch(store, rank, size)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        return watch
+
+    watch = _patiently(meet, place, stop)
     try:
         with watch.watching() if watch else nullcontext():
-            yield World(rank, size, here, watch)
+            yield World(place.rank, place.size, here, watch)
     finally:
         dist.destroy_process_group()
 
 
+def _patiently(meet: Callable[[], T], place: ranks.Place, stop: Callable[[], bool]) -> T:
+    """What meet returns, from a thread of its own: torch waits for the other ranks in C++, where no signal is
+    heard."""
+    met = in_thread(meet, name="meeting")
+    others = f"the other processes of WORLD_SIZE={place.size} at {os.environ['MASTER_ADDR']}"
+    quiet_until = time.monotonic() + QUIET
+    while not met.done():
+        if stop():
+            raise KeyboardInterrupt
+        if place.first and time.monotonic() > quiet_until:
+            print(f"imagenette: rank 0 waits for {others}", file=sys.stderr, flush=True)
+            quiet_until = float("inf")
+        wait([met], timeout=0.1)
+    try:
+        return met.result()
+    except dist.DistError as error:
+        raise RunError(f"{others} did not come: {str(error).splitlines()[0]}") from None
+
+
 def loader_threads(workers: int) -> int:
     """Threads per process that prepare pictures; 0 = this process's share of the cores."""
-    return workers or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return workers or max(1, cores() // (ranks.place() or ranks.ALONE).local_size)

@@ -18,6 +18,7 @@ from imagenette.errors import InputError
 from imagenette.processes import cores, follow_parent, stop_signals
 from imagenette.results import Status
 from imagenette.tracking import environment
+from imagenette.training import ranks
 from imagenette.training.job import Job, Result, check_output, claim_output
 from imagenette.training.pruning import pruner
 from imagenette.training.readiness import check_processes, prepare, process_count
@@ -25,6 +26,7 @@ from imagenette.training.readiness import check_processes, prepare, process_coun
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+    from imagenette.data import Dataset
     from imagenette.training.hosts import HostLost
 
 PARENT = "IMAGENETTE_PARENT"
@@ -33,25 +35,41 @@ GRACE = 120  # seconds that ranks get to save after SIGTERM before they are kill
 
 
 def train(job: Job) -> Result:
-    """Run a job to its end, in as many processes as it wants. InputError before anything is made."""
-    is_rank = "RANK" in os.environ
-    processes = int(os.environ["WORLD_SIZE"]) if is_rank else process_count(job.config)
+    """Run a job to its end, in as many processes as it wants. InputError before anything is made;
+    KeyboardInterrupt where somebody asks to stop before there is a state to save."""
+    place = ranks.place()
+    processes = place.size if place else process_count(job.config)
     check_processes(job.config, processes)
-    if is_rank:
+    if place:
         follow_parent(signal.SIGKILL)  # a launcher killed outright must leave no rank training
     elif parent := os.environ.get(PARENT):
         follow_parent(signal.SIGTERM, parent=int(parent))  # where a worker is killed outright: save, end
-    elif environment.has_outer_run():
-        follow_parent(signal.SIGTERM)  # `mlflow run` leaves its child running when it is stopped
+    else:
+        ranks.refuse_other_launchers()
+        if environment.has_outer_run():
+            follow_parent(signal.SIGTERM)  # `mlflow run` leaves its child running when it is stopped
     check_output(job)
     ended = Result.read(job.output)
     if ended and ended.status.complete:
         return ended
-    dataset = prepare(job.config, processes, progress=not is_rank)
-    if os.environ.get("RANK", "0") == "0":
-        claim_output(job)
-    if processes > 1 and not is_rank:
-        return run_elastic(job, processes)
+    first = place is None or place.first
+    try:
+        dataset = prepare(job.config, processes, progress=place is None)
+        if first:
+            claim_output(job)
+        if processes > 1 and not place:
+            return run_elastic(job, processes)
+        return train_here(job, dataset)
+    except KeyboardInterrupt:
+        if first:
+            claim_output(job)
+            message = "stopped on request before the first step; the same command begins again"
+            Result(status=Status.PREEMPTED, message=message).write(job.output)
+        raise
+
+
+def train_here(job: Job, dataset: Dataset) -> Result:
+    """In this process: all of the training, or one rank's part."""
     from imagenette.training import train
     from imagenette.training.hosts import HostLost, leave
 
@@ -84,6 +102,8 @@ def run_elastic(job: Job, processes: int) -> Result:
     )
     command = ["-m", "imagenette", *sys.argv[1:], "--output", str(job.output)]
     failure = ""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # torch elastic passes only the others on
+        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:
         elastic_launch(config, sys.executable)(*command)
     except SignalException as stopped:

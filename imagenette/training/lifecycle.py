@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from imagenette.artifacts import CONFIG, LAST_MODEL, SELECTED_MODEL
+from imagenette.artifacts import CONFIG, LAST_MODEL, SELECTED_MODEL, write_tables
 from imagenette.data import Dataset, Split
 from imagenette.data.batches import EvalBatches
 from imagenette.errors import InputError, RunError
@@ -24,6 +24,8 @@ from imagenette.training.distributed import loader_threads
 from imagenette.training.job import Job, Result
 from imagenette.training.loop import Diverged
 from imagenette.training.step import Task, TrainState
+
+_OPENING_SECONDS = 8.0  # that a stopped run waits for a server that hangs: SIGKILL may follow soon
 
 
 def open_tracker(
@@ -92,26 +94,18 @@ def finish(
     last: Predictions,
     tracker: Tracker,
 ) -> Result:
-    """Figures, tables, the selected and the last model, the result in words; then the tracker is closed."""
+    """Tables, the selected and the last model, figures, the result in words; then the tracker is closed."""
     # Here, not above: they bring in MLflow and matplotlib, seconds that only rank 0's end needs to spend.
     from imagenette.network.export import WEIGHTS, save_model
-    from imagenette.training.run_figures import write_summary
+    from imagenette.training.run_figures import draw_summary
 
     config, test = job.config, task.test
     metrics = summary_metrics(state.history, holdout=task.holdout is not None)
     selected = store.selected()
     pictures = _pictures(dataset.test, config.eval_size)
-    files = write_summary(
-        job.output / "summary",
-        history=state.history,
-        predictions={FINAL: last, SELECTED: selected.predictions},
-        names=dataset.test.names,
-        classes=dataset.classes,
-        labels=dataset.labels,
-        images=pictures,
-        selected_epoch=selected.epoch,
-    )
-    for path in files:
+    folder, predictions = job.output / "summary", {FINAL: last, SELECTED: selected.predictions}
+    classes: dict[str, Sequence[str]] = {"classes": dataset.classes, "labels": dataset.labels}
+    for path in write_tables(folder, state.history, predictions, names=dataset.test.names, **classes):
         tracker.artifact(path)
     weights = {SELECTED_MODEL: (selected.epoch, selected.net, selected.predictions)}
     if selected.epoch != config.epochs:
@@ -122,8 +116,7 @@ def finish(
         save_model(
             state.judged,
             path,
-            classes=dataset.classes,
-            labels=dataset.labels,
+            **classes,
             side=dataset.side,
             size=config.eval_size,
             mean=dataset.mean,
@@ -135,6 +128,15 @@ def finish(
         tracker.model(name, path, step=epoch, metrics=state.history[epoch - 1].metrics())
     tracker.tag(weights_bytes=str((job.output / "models" / SELECTED_MODEL / WEIGHTS).stat().st_size))
     tracker.result(metrics, step=config.epochs)
+    for path in draw_summary(
+        folder,
+        state.history,
+        predictions,
+        labels=dataset.labels,
+        images=pictures,
+        selected_epoch=selected.epoch,
+    ):
+        tracker.artifact(path)
     seconds = sum(epoch.speed_epoch_seconds for epoch in state.history)
     description = describe(
         config, metrics, test_images=test.images, seconds=seconds, reproduce=reproduce(job)
@@ -146,6 +148,10 @@ def preempt(job: Job, state: TrainState, tracker: Tracker) -> Result:
     """Stopped on request; the state is saved."""
     at = f"stopped at epoch {state.epoch}, step {state.step}"
     message = f"{at}; the same command with output={job.output} goes on"
+    if not tracker.opened(within=_OPENING_SECONDS):  # the next attempt opens it, with every epoch so far
+        result = Result(status=Status.PREEMPTED, message=message)
+        result.write(job.output)
+        return result
     return _end(job, tracker, Status.PREEMPTED, message=message)
 
 

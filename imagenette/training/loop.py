@@ -20,6 +20,7 @@ from imagenette.training.distributed import World
 from imagenette.training.gpu import Reading
 from imagenette.training.step import Task, TrainState, stepper
 
+_ADVICE = "try a lower lr"
 GLANCE = 1.0  # seconds between two readings of the loss: each costs the device a copy
 
 
@@ -28,7 +29,7 @@ class Stopped(Exception):
 
 
 class Diverged(RunError):
-    """The loss is no longer finite."""
+    """The loss, a weight or a running statistic is no longer finite."""
 
 
 def fit(
@@ -61,6 +62,8 @@ def fit(
                 evaluated["holdout_accuracy"] = held.accuracy
             evaluated["test_loss"], predictions = judge(task.test)
             evaluated["test_accuracy"] = predictions.accuracy
+            if unfit := [name for name, value in evaluated.items() if not math.isfinite(value or 0)]:
+                raise Diverged(f"{unfit[0]} is not finite after epoch {state.epoch}: {_ADVICE}")
         epoch = Epoch(
             index=state.epoch,
             timestamp=time.time_ns() // 1_000_000,
@@ -96,7 +99,7 @@ def train_epoch(
     loss, bad, reading, seen = None, False, Reading(world.device), 0
     for batch in task.train.epoch(state.epoch, start=state.step):
         stopping, diverging = world.any(stop(), bad)
-        if diverging:
+        if diverging or stopping:
             refuse_non_finite(state, world)
         if stopping:
             raise Stopped
@@ -150,10 +153,22 @@ def evaluate(
 
 
 def refuse_non_finite(state: TrainState, world: World) -> None:
-    """Diverged, on every rank, if a loss of this epoch was not finite on any."""
+    """Diverged, on every rank, if a loss of this epoch was not finite on any, or if the last step's update,
+    whose loss nobody has seen yet, left a network that is not. It is neither evaluated nor saved then."""
     bad = [step for step in world.gather(int(state.meters.bad_step)) if step]
     if bad:
-        raise Diverged(f"the loss is not finite at epoch {state.epoch}, step {min(bad)}: try a lower lr")
+        raise Diverged(f"the loss is not finite at epoch {state.epoch}, step {min(bad)}: {_ADVICE}")
+    here = non_finite(state.net) or (state.average and non_finite(state.average))
+    unfit = [name for name in world.gather(here) if name]
+    if unfit:
+        raise Diverged(f"{unfit[0]} is not finite at epoch {state.epoch}, step {state.step}: {_ADVICE}")
+
+
+def non_finite(net: nn.Module) -> str | None:
+    """The name of a weight or running statistic that is not finite."""
+    named = {name: tensor for name, tensor in net.state_dict().items() if tensor.is_floating_point()}
+    finite = torch.stack([tensor.isfinite().all() for tensor in named.values()]).tolist()  # one wait for all
+    return next((name for name, fit in zip(named, finite, strict=True) if not fit), None)
 
 
 def _close_epoch(state: TrainState, world: World) -> tuple[float, float, int, float]:

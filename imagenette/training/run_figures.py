@@ -1,32 +1,27 @@
-"""The figures and tables of a finished run: what a person opens first when a run looks odd.
+"""The figures of a finished run: what a person opens first when a run looks odd.
 
 Writes files into a folder; knows records and arrays, neither tensors nor MLflow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 
-from imagenette.artifacts import (
-    CLASSES,
-    HISTORY,
-    PREDICTIONS,
-    confusion,
-    write_classes,
-    write_history,
-    write_predictions,
-)
+from imagenette.artifacts import confusion
 from imagenette.drawing import (
     BLUE,
     GREY,
     ORANGE,
     VERMILLION,
     confusion_matrix,
+    drawing,
     dress,
     epoch_axis,
     head,
@@ -36,8 +31,12 @@ from imagenette.drawing import (
     shortened,
     write_png,
 )
+from imagenette.errors import as_line
 from imagenette.records import Epoch, Predictions
 from imagenette.results import FINAL, SELECTED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _SPLITS = {
     "train": (BLUE, (0, (4, 1.5))),
@@ -49,41 +48,38 @@ _WORST = 25  # mistakes that are shown
 _TIGHT = {"bbox_inches": "tight", "pad_inches": 0.1}
 
 
-def write_summary(
+def draw_summary(
     folder: Path,
     history: Sequence[Epoch],
     predictions: Mapping[str, Predictions],
     *,
-    names: Sequence[str],
     labels: Sequence[str],
-    classes: Sequence[str] | None = None,
-    images: npt.NDArray[np.uint8] | None = None,
+    images: npt.NDArray[np.uint8],
     selected_epoch: int | None = None,
-) -> list[Path]:
-    """Write every figure and table; returns the files, each to be tracked.
+) -> Iterator[Path]:
+    """Draw every figure, and give each file once it is there. A figure that cannot be drawn costs a warning:
+    it only shows what the tables hold.
 
-    predictions: of the same test images in the same order, by accuracy: FINAL and, where a best epoch was
-    kept, SELECTED; empty writes what the history gives. names: of the images' files. images: uint8
-    [n, side, side, 3], the pictures. labels: readable names; classes: folder names (None: the same); both by
-    class number.
+    predictions: of the same test images in the same order, by accuracy: FINAL and, where an epoch was
+    selected, SELECTED. labels: readable names by class number. images: uint8 [n, side, side, 3].
     """
-    classes = labels if classes is None else classes
     folder.mkdir(parents=True, exist_ok=True)
-    draw_curves(folder / "curves.png", history, selected_epoch)
-    write_history(folder / HISTORY, history)
-    files = ["curves.png", HISTORY]
-    if predictions:
-        judged = predictions.get(SELECTED, predictions[FINAL])
-        counts = confusion(judged, len(labels))
-        which = f"epoch {selected_epoch}" if SELECTED in predictions and selected_epoch else "last epoch"
-        draw_confusion(folder / "confusion.png", counts, labels, which)
-        write_classes(folder / CLASSES, counts, classes=classes, labels=labels)
-        write_predictions(folder / PREDICTIONS, predictions, names=names, classes=classes)
-        files += ["confusion.png", CLASSES, PREDICTIONS]
-        if images is not None:
-            draw_worst(folder / "worst.png", judged, labels, images, which)
-            files.append("worst.png")
-    return [folder / name for name in files]
+    judged = predictions.get(SELECTED, predictions[FINAL])
+    which = f"epoch {selected_epoch}" if SELECTED in predictions and selected_epoch else "last epoch"
+    counts = confusion(judged, len(labels))
+    makers = {
+        "curves.png": partial(draw_curves, history=history, selected_epoch=selected_epoch),
+        "confusion.png": partial(draw_confusion, counts=counts, labels=labels, which=which),
+        "worst.png": partial(draw_worst, predictions=judged, labels=labels, images=images, which=which),
+    }
+    for name, draw in makers.items():
+        try:
+            with drawing():
+                draw(folder / name)
+        except Exception as error:
+            print(f"imagenette: {name} could not be drawn: {as_line(error)}", file=sys.stderr)
+        else:
+            yield folder / name
 
 
 def draw_curves(path: Path, history: Sequence[Epoch], selected_epoch: int | None = None) -> None:

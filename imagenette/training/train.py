@@ -42,7 +42,7 @@ def run(
     prune: called on rank 0 after every epoch but the last; once it is true, all end as `pruned`.
     Raises RunError where the run cannot go on; the run is then marked with the reason.
     """
-    with join(job.config.device) as world:
+    with join(job.config.device, stop=stop) as world:
         task = make_task(job.config, dataset, world)
         state = make_state(job.config, len(dataset.classes), world)
         store = Checkpoints(job.output / "checkpoints", world)

@@ -16,13 +16,14 @@ from optuna.trial import TrialState
 from imagenette.config import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
-KNOBS = {"data": "digits", "epochs": "1", "limit": "256", "batch_size": "8", "lr": "1"}
+KNOBS = {"data": "digits", "size": "32", "epochs": "1", "limit": "256", "batch_size": "8", "lr": "1"}
 TOML = """
 name = "decays"
 title = "A decay that can be and one that cannot"
-seeds = [1, 2]
+seeds = [1]
 [base]
 data = "digits"
+size = 32
 epochs = 1
 limit = 256
 batch_size = 8
@@ -57,14 +58,11 @@ def ended(place: Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_study_of_real_trainings(place: Path, ended: subprocess.CompletedProcess[str]):
     assert ended.returncode == 1, ended.stderr
-    assert "2 of 4 cells done; missing: weight_decay=10.0 seed=1 (failed: diverged: " in ended.stderr
+    assert "1 of 2 cells done; missing: weight_decay=10.0 seed=1 (failed: diverged: " in ended.stderr
     client = MlflowClient(f"sqlite:///{place}/mlflow.db")
     experiment = client.get_experiment_by_name("imagenette")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {
-        "decays",
-        *(f"weight_decay={wd} seed={seed}" for wd in (0.0, 10.0) for seed in (1, 2)),
-    }
+    assert set(runs) == {"decays", "weight_decay=0.0 seed=1", "weight_decay=10.0 seed=1"}
     parent = runs.pop("decays")
     assert parent.data.tags["mlflow.project.entryPoint"] == "study"  # the run that `mlflow run` made
     assert (parent.info.status, parent.data.tags["status"]) == ("FAILED", "failed")
@@ -83,24 +81,21 @@ def test_a_study_of_real_trainings(place: Path, ended: subprocess.CompletedProce
         assert run.data.tags["trial"] == str(trial.number)
         if trial.state == TrialState.COMPLETE:
             assert trial.value == run.data.metrics["selected/holdout_accuracy"]
-            assert len(client.search_logged_models([experiment.experiment_id])) >= 2
+            assert len(client.search_logged_models([experiment.experiment_id])) == 1
         else:
             assert trial.state == TrialState.FAIL
             assert trial.user_attrs["reason"] == f"diverged: {run.data.tags['reason']}"
 
-    losses = {seed: runs[f"weight_decay=0.0 seed={seed}"].data.metrics["train/loss"] for seed in (1, 2)}
-    assert losses[1] != losses[2]
-
 
 @pytest.mark.slow
 def test_a_cell_trained_alone_with_the_same_seed_is_the_same_run(place: Path, ended: object):
-    command = [sys.executable, "-m", "imagenette", "train", "--weight-decay", "0", "--seed", "2"]
+    command = [sys.executable, "-m", "imagenette", "train", "--weight-decay", "0"]
     command += [part for name, text in KNOBS.items() for part in (f"--{name}", text)]
     command += ["--output", str(place / "alone"), "--workers", "1"]
     subprocess.run(command, env=environment(place), check=True, capture_output=True, timeout=200)
     client = MlflowClient(f"sqlite:///{place}/mlflow.db")
     experiment = client.get_experiment_by_name("imagenette")
-    digest = resolve({**KNOBS, "weight_decay": "0", "seed": "2"}).digest()
+    digest = resolve({**KNOBS, "weight_decay": "0"}).digest()
     found = client.search_runs([experiment.experiment_id], f"tags.config_digest = '{digest}'")
     one, two = (
         {k: v for k, v in run.data.metrics.items() if "loss" in k or "accuracy" in k} for run in found
@@ -135,10 +130,7 @@ def test_its_report_shows_the_real_runs_and_names_the_diverged_ones(place: Path,
     subprocess.run(command, env=environment(place), check=True, capture_output=True, timeout=100)
     with (place / "report/decays/runs.csv").open(newline="") as file:
         runs = list(csv.DictReader(file))
-    assert [(run["arm"], run["seed"]) for run in runs] == [
-        ("weight_decay=0.0", "1"),
-        ("weight_decay=0.0", "2"),
-    ]
+    assert [(run["arm"], run["seed"]) for run in runs] == [("weight_decay=0.0", "1")]
     client = MlflowClient(f"sqlite:///{place}/mlflow.db")
     for run in runs:
         tracked = client.get_run(run["run_id"]).data
@@ -147,6 +139,6 @@ def test_its_report_shows_the_real_runs_and_names_the_diverged_ones(place: Path,
         assert (run["test_images"], run["device"]) == ("359", tracked.tags["device"])
         assert 40e6 < int(run["weights_bytes"]) < 50e6  # float32, four bytes a parameter and a little
     text = (place / "report/decays/report.md").read_text()
-    assert "| weight_decay=10.0 | 0 of 2 | missing |" in text
+    assert "| weight_decay=10.0 | 0 of 1 | missing |" in text
     assert "weight_decay=10.0: seed 1: diverged: " in text
     assert "seed 1: diverged: " in (place / "report/decays/report.html").read_text()

@@ -13,10 +13,10 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
+from imagenette.artifacts import write_tables
 from imagenette.records import Epoch, Predictions
 from imagenette.results import FINAL, SELECTED
 from imagenette.tracking.study_plan import OUTLINE, StudyPlan
-from imagenette.training.run_figures import write_summary
 
 CLASSES = ("cat", "dog", "owl")
 IMAGES = 200
@@ -92,13 +92,13 @@ class Store:
         self.client.log_batch(run_id, metrics=metrics, params=knobs)
         if status == "finished":
             said = Predictions(label, predicted, np.full(IMAGES, 0.9, np.float32))
-            files = write_summary(
+            files = write_tables(
                 self._folder / run_id,
                 epochs,
                 {FINAL: said, SELECTED: said},
                 names=[f"val/{i:03d}.png" for i in range(IMAGES)],
+                classes=CLASSES,
                 labels=CLASSES,
-                selected_epoch=3,
             )
             wanted = {"per_class.csv"} | ({"predictions.csv"} if predictions is True else set())
             wanted |= {"history.csv"} if history else set()

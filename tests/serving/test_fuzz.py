@@ -108,7 +108,7 @@ def check(service: Service, requests: int, *, seed: int) -> None:
 
 
 def test_some_made_up_requests(start, small_model: Path) -> None:
-    check(start(str(small_model)), 120, seed=1)
+    check(start(str(small_model)), 60, seed=1)
 
 
 @pytest.mark.slow
