@@ -70,9 +70,7 @@ def check_alive(uri: str, *, timeout: float = 4, advice: str = _ADVICE) -> None:
         answer = f"it does not answer (HTTP {code}): {advice}"
     elif code == 401:
         names = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
-        answer = (
-            f"it refuses the login (HTTP 401): see {names}" if login else f"it wants a login: set {names}"
-        )
+        answer = f"it {'refuses the' if login else 'wants a'} login (HTTP 401): set {names}"
     elif code == 403:
         answer = "it forbids the call (HTTP 403): this user, or a proxy on the way (NO_PROXY), may not"
     elif code == 200 and login is not None and kind != "application/json":
@@ -86,7 +84,7 @@ def _get(address: str, headers: dict[str, str], timeout: float) -> tuple[int, st
     """HTTP status and content type."""
     try:
         request = urllib.request.Request(address, headers=headers)
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with urllib.request.build_opener().open(request, timeout=timeout) as answer:
             return answer.status, answer.headers.get_content_type()
     except urllib.error.HTTPError as error:
         with error:

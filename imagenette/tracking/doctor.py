@@ -21,6 +21,7 @@ from imagenette.results import Status
 from imagenette.tracking.client import connect, first_line, pages, resolve_uri
 from imagenette.tracking.deliver import set_tags
 from imagenette.tracking.outbox import count_lacking
+from imagenette.tracking.runs import UID
 from imagenette.tracking.sync import find_outputs, sync
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ STALE_MINUTES = 10.0
 """A run of another host without a heartbeat for so long is lost."""
 SILENT_MINUTES = 60.0
 """So is a run that never had one (`mlflow run` still building its environment has none)."""
+DEFAULT_EXPERIMENT = "0"
+_DECLARED = {"main": {"recipe", "depth", "nproc"}, "study": {"name", "workers", "smoke"}}
+"""Entry point of MLproject -> parameters that it declares, which `mlflow run` records at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +89,7 @@ def find(
     if not ids:
         return
     lost = set()
-    for run in pages(lambda token: client.search_runs(ids, page_token=token)):
+    for run in _runs(client, ids):
         if finding := _diagnose(client, run, stale_minutes):
             lost.add(run.info.run_id)
             yield finding
@@ -95,6 +99,17 @@ def find(
             if source is None or source.info.run_id in lost or source.info.status != "RUNNING":
                 what = f"{model.name!r} was never finished, and its run has ended"
                 yield Finding(kind="pending model", subject=model.model_id, what=what, remedy="set FAILED")
+
+
+def _runs(client: MlflowClient, ids: list[str]) -> Iterator[Run]:
+    """Every run of the experiments; and of MLflow's own default one, where `mlflow run` without a name of an
+    experiment makes its runs, those that are this project's."""
+    yield from pages(lambda token: client.search_runs(ids, page_token=token))
+    if DEFAULT_EXPERIMENT not in ids:
+        for run in pages(lambda token: client.search_runs([DEFAULT_EXPERIMENT], page_token=token)):
+            entry = run.data.tags.get("mlflow.project.entryPoint", "")
+            if UID in run.data.tags or _DECLARED.get(entry, {""}) <= run.data.params.keys():
+                yield run
 
 
 def mend(client: MlflowClient, finding: Finding, *, stale_minutes: float = STALE_MINUTES) -> Finding:

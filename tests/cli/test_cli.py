@@ -1,6 +1,7 @@
 """The command line: one line for every error, before anything is made."""
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -77,6 +78,56 @@ def test_help_documents_every_knob(capsys, monkeypatch):
         assert f"--{name.replace('_', '-')}" in text, name
     for words in ("Exit codes", "Optimization:", "paper-code: 0.01", "px", "--resume"):
         assert words in text, words
+
+
+@pytest.mark.parametrize(
+    ("verb", "variables"),
+    [
+        ("promote", {"RANK": "1"}),
+        ("promote", {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}),
+        ("train", {"RANK": "1"}),
+        ("train", {"RANK": "0", "WORLD_SIZE": "1"}),
+    ],
+)
+def test_a_rank_left_over_in_the_environment_silences_nobody(command, monkeypatch, verb, variables):
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    code, said = command(verb)
+    assert code in (1, 2)
+    assert len(said.splitlines()) == 1
+    assert ("RANK" if verb == "train" else "does not answer") in said
+
+
+def test_a_stop_in_the_first_seconds_has_a_result_and_ends_the_run_of_mlflow_run(tmp_path):
+    """While modules are imported and data prepared there is nothing to save."""
+    client = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    outer = client.create_run("0")
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": client.tracking_uri,
+        "MLFLOW_RUN_ID": outer.info.run_id,
+    }
+    line = [sys.executable, "-c", IN_IMPORTS, "train", "--data", "digits", "--output", str(tmp_path / "run")]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 75, done.stderr
+    assert done.stderr.strip() == "imagenette: stopped on request"
+    assert Result.read(tmp_path / "run").status == "preempted"
+    run = client.get_run(outer.info.run_id)
+    assert (run.info.status, run.data.tags["status"]) == ("KILLED", "preempted")
+
+
+IN_IMPORTS = """
+import os, signal, sys
+from imagenette.training import launch
+
+def prepare(*_, **__):
+    os.kill(os.getpid(), signal.SIGHUP)
+
+launch.prepare = prepare
+from imagenette.cli import main
+main()
+"""
 
 
 def test_a_dead_server_at_the_start_is_one_line(command, tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ def test_a_run_cut_apart_ends_in_words_and_goes_on_on_one_host_to_the_same_weigh
     resumed = start(output, nproc="2", **tiny)
     resumed.reaches_epoch(3, seconds=150)
     os.killpg(resumed.process.pid, signal.SIGKILL)  # figures and models show nothing more
-    assert uncut.wait() == 74, uncut.said
+    assert uncut.wait() == 0, uncut.said
     assert [step for step, _ in metric_history(output)] == [1, 2, 3], "each epoch once"
     assert metric_history(output) == metric_history(whole)
     ours, theirs = weights(output), weights(whole)

@@ -40,7 +40,7 @@ def test_pruned_after_the_second_epoch_on_every_rank(start, tmp_path):
     output = tmp_path / "run"
     with judged(last=2) as (address, told):
         training = start(output, env={ADDRESS: address}, nproc="2")
-        assert training.wait() == 74, training.said  # done as told; offline, so nothing is sent yet
+        assert training.wait() == 0, training.said  # done as told
     assert [epoch["step"] for epoch in logged_epochs(output)] == [1, 2]
     assert [sorted(reports) for reports in told] == [[1], [1, 2]]
     assert 0 <= told[-1][2]["holdout/accuracy"] <= 1

@@ -44,6 +44,32 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_epoch_and_step(digits)
         list(fit(state, task, CPU))
 
 
+def test_a_last_update_that_overflows_is_no_finished_epoch(digits):
+    """The loss of each step was finite; that of the weights after the last one, nobody had seen."""
+    huge = {"optimizer": "sgd", "lr": 100, "weight_decay": 10, "momentum": 0.99, "schedule": "constant"}
+    task, state = make(digits, **huge, epochs=1, limit=200, batch_size=64, size=32, precision="bfloat16")
+    with pytest.raises(Diverged, match=r" is not finite .*: try a lower lr$"):
+        list(fit(state, task, CPU))
+    assert not state.history
+
+
+@pytest.mark.parametrize("unfit", [math.inf, math.nan])
+@pytest.mark.parametrize("where", ["weight", "running_mean"])
+def test_what_is_not_finite_is_neither_evaluated_nor_stopped_at(digits, unfit, where):
+    task, state = make(digits, ema=0.9)
+    steps = iter(range(100))
+
+    def stop():
+        if next(steps) == 2:
+            with torch.no_grad():
+                getattr(state.average.bn1, where)[0] = unfit
+            return True
+        return False
+
+    with pytest.raises(Diverged, match=rf"^bn1.{where} is not finite at epoch 1, step 2"):
+        list(fit(state, task, CPU, stop=stop))
+
+
 @pytest.mark.parametrize("after", [1, 2, 4])
 def test_stopping_at_any_step_and_going_on_changes_nothing(digits, after):
     task, state = make(digits)

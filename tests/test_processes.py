@@ -1,0 +1,29 @@
+"""Signals of this machine, as the systems that people train on send them."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from imagenette.processes import STOPS, stop_signals
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+def test_each_request_to_stop_is_noted_and_kills_nobody(number: str) -> None:
+    before = {each: signal.getsignal(each) for each in STOPS}
+    with stop_signals() as received:
+        os.kill(os.getpid(), signal.Signals[number])
+        assert received == [signal.Signals[number]]
+    assert {each: signal.getsignal(each) for each in STOPS} == before
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert received == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
