@@ -30,12 +30,12 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
+from imagenette.artifacts import write_tables
 from imagenette.config import resolve
 from imagenette.records import Epoch, Predictions
 from imagenette.results import FINAL, SELECTED
 from imagenette.study.definition import load
 from imagenette.tracking.study_plan import OUTLINE
-from imagenette.training.run_figures import write_summary
 
 IMAGES, CLASSES = 3925, tuple(f"n{i:08d}" for i in range(10))
 
@@ -153,9 +153,8 @@ def make_run(
         run_id, params=[Param(key, value) for key, value in params.items()], tags=[RunTag("x", "y")]
     )
     names = [f"val/{CLASSES[c]}/{i:05d}.jpg" for i, c in enumerate(label)]
-    for file in write_summary(
-        folder, history, {FINAL: said, SELECTED: said}, names=names, labels=CLASSES, selected_epoch=epochs
-    ):
+    predictions = {FINAL: said, SELECTED: said}
+    for file in write_tables(folder, history, predictions, names=names, classes=CLASSES, labels=CLASSES):
         client.log_artifact(run_id, str(file))
     client.set_terminated(run_id)
     return run_id

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -70,7 +71,7 @@ class Training:
         return sorted(ranks, key=lambda p: int(p.environ()["RANK"]))
 
 
-def logged_epochs(output: Path) -> list[dict[str, object]]:
+def logged_epochs(output: Path) -> list[dict[str, Any]]:
     """The epochs in a run's outbox, in the order in which they were recorded."""
     path = output / "outbox/records.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
@@ -85,7 +86,7 @@ def metric_history(output: Path) -> list[tuple[int, dict[str, float]]]:
     ]
 
 
-def weights(output: Path) -> dict[str, object]:
+def weights(output: Path) -> dict[str, Any]:
     return checkpoint.read(output / "checkpoints/last.pt")["net"]
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -72,7 +73,8 @@ class Served:
 
     def kill(self) -> None:
         """With all that it started, whatever state it is in."""
-        for process in [*([self.process] if self.process else []), *self.left()]:
+        mine: list[Any] = [self.process] if self.process else []
+        for process in [*mine, *self.left()]:
             try:
                 process.kill()
                 process.wait(10)

@@ -1,4 +1,4 @@
-"""An HTTP server in front of a tracking server, which can ask for a login, fail, or answer as a proxy does."""
+"""An HTTP server in front of a tracking server, which can ask for a login, fail, or answer as a proxy."""
 
 from __future__ import annotations
 
