@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,9 +65,10 @@ def report(request: Request, emit: Callable[[str], None]) -> None:
     """
     from imagenette.report.reader import open_reader  # MLflow comes with it
 
-    _check_writable(request.out)
-    reader = open_reader(request.tracking_uri, request.experiment)
-    with reader.launched() as describe:
+    with ExitStack() as stack:
+        stack.enter_context(_folder(request.out))
+        reader = open_reader(request.tracking_uri, request.experiment)
+        describe = stack.enter_context(reader.launched())
         names = list(dict.fromkeys(request.studies)) or reader.studies()
         if not names:
             raise InputError(
@@ -176,13 +178,23 @@ def _links(document: Path, out: Path) -> Callable[[StudyReport], str | None]:
     return lambda report: None if path.startswith("..") else f"{path}/{report.folder}/"
 
 
-def _check_writable(out: Path) -> None:
+@contextmanager
+def _folder(out: Path) -> Iterator[None]:
+    """Make it before the server is asked. A report that fails leaves no empty folder behind."""
+    missing = [path for path in (out, *out.parents) if not path.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"out={out} cannot be written: {error.strerror}") from None
     if not os.access(out, os.W_OK):
         raise InputError(f"out={out} cannot be written: no permission")
+    try:
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 __all__ = ["Request", "report"]

@@ -44,9 +44,9 @@ class Table:
     note: str = ""
 
     def markdown(self) -> str:
-        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)]]
-        lines += [[str(cell) for cell in row] for row in self.rows]
-        return "".join(f"| {' | '.join(map(plain, line))} |\n" for line in lines)
+        head, *rows = ([plain(str(cell)) for cell in row] for row in (self.columns, *self.rows))
+        lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def latex(self) -> str:
         """For `\\usepackage{booktabs}`."""
@@ -67,7 +67,13 @@ class Table:
 
 def plain(text: str) -> str:
     """As Markdown: no line breaks, and nothing that it would take for markup, a table's edge or a link."""
-    return re.sub(r"([\\*<>`|$&~]|(?<=\])\(|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
+    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
+
+
+_MARKUP = re.compile(
+    r"([\\*<>`|$&~]|(?<=\])[(\[]|(?<![^\W_])_|_(?![^\W_])"  # inside a line; an underscore inside a word is one
+    r"|^[#=]|^[-+](?=\s|$)|(?<=^\d)[.)](?=\s|$)|(?<=^\d\d)[.)](?=\s|$)|^-(?=-))"  # at its beginning
+)
 
 
 _LATEX = {

@@ -185,6 +185,7 @@ def test_wrong_input_is_one_line(report: Report, tmp_path: Path, words: list[str
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert "--readme" in words or not (tmp_path / "out").exists()
 
 
 def test_no_experiment_and_no_server_are_one_line(report: Report, tmp_path: Path):
