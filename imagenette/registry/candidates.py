@@ -12,7 +12,7 @@ from imagenette.errors import InputError
 from imagenette.registry.gate import Evidence
 from imagenette.results import SELECTED, SELECTED_HOLDOUT
 from imagenette.tracking.client import pages, quoted
-from imagenette.tracking.eligibility import trained_run, unfit
+from imagenette.tracking.eligibility import FINISHED_RUNS, trained_run, unfit
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.model import models_of
 from imagenette.tracking.runs import get_run
@@ -73,7 +73,7 @@ def ranked(
     where = f"study {study}" if study else f"experiment {experiment!r}"
     if found is None:
         raise InputError(f"experiment {experiment!r} is not on this tracking server")
-    query = "attributes.status = 'FINISHED' AND tags.status = 'finished'"
+    query = FINISHED_RUNS
     query += f" AND tags.study = {quoted(study)}" if study else ""
     query += f" AND tags.data_digest = '{data_digest}'" if data_digest else ""
     best_first = [f"metrics.`{metric}` DESC", "attributes.start_time ASC"]

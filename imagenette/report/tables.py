@@ -71,7 +71,7 @@ def plain(text: str) -> str:
 
 
 _MARKUP = re.compile(
-    r"([\\*<>`|$&~]|(?<=\])[(\[]|(?<![^\W_])_|_(?![^\W_])"  # inside a line; an underscore inside a word is one
+    r"([\\*<>`|$&~]|(?<=\])[(\[]|(?<![^\W_])_|_(?![^\W_])"  # anywhere; an underscore inside a word is one
     r"|^[#=]|^[-+](?=\s|$)|(?<=^\d)[.)](?=\s|$)|(?<=^\d\d)[.)](?=\s|$)|^-(?=-))"  # at its beginning
 )
 

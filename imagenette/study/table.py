@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from imagenette.artifacts import as_cell
 from imagenette.config import canonical
 from imagenette.results import Status
 
@@ -70,5 +71,6 @@ def csv_text(rows: Sequence[Row], *, objective: str) -> str:
     for row in sorted(rows, key=lambda row: row.position):
         own = {name: getattr(row, name) for name in ("cell", "arm", "value", *last)}
         values = {knob: canonical(value) for knob, value in row.values.items()}
-        writer.writerow({**own, **values, **row.metrics, "state": row.word, "objective": objective})
+        cells = {**own, **values, **row.metrics, "state": row.word, "objective": objective}
+        writer.writerow({column: as_cell(value) for column, value in cells.items()})
     return text.getvalue()

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+FINISHED_RUNS = f"attributes.status = '{Status.FINISHED.mlflow}' AND tags.status = '{Status.FINISHED}'"
+"""MLflow's filter for runs that say of themselves that they came to their end."""
 _NOT_TRAINED = ("reused", "study", "launcher", "promotion", "report")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from imagenette.config import from_params
 from imagenette.results import CURVES, SUMMARY
 from imagenette.tracking.client import pages
-from imagenette.tracking.eligibility import unfit
+from imagenette.tracking.eligibility import FINISHED_RUNS, unfit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,23 +27,20 @@ def find_reusable(
     """The oldest run that counts, for each config digest that has one in the experiment.
 
     The digest is of the config that a run's params give today: the tag `config_digest` of an older run may
-    have been made otherwise, or before there was some knob. The tag only marks a run as
-    one of this project's.
+    have been made otherwise, or before there was some knob. The tag only marks a run as this project's.
     """
     wanted = set(digests)
     found: dict[str, Run] = {}
     # MLflow's search knows no IN for tags (3.17), so the configs are picked here.
-    query = "attributes.status = 'FINISHED' AND tags.status = 'finished'"
-    query += f" AND tags.data_digest = '{data_digest}'"
+    query = f"{FINISHED_RUNS} AND tags.data_digest = '{data_digest}'"
     oldest_first = ["attributes.start_time ASC"]
     for run in pages(
         lambda token: client.search_runs([experiment_id], query, order_by=oldest_first, page_token=token)
     ):
         if "config_digest" not in run.data.tags or unfit(run) is not None:
             continue
-        config = from_params(run.data.params)
-        if config and config.digest() in wanted:
-            found.setdefault(config.digest(), run)
+        if (config := from_params(run.data.params)) and (digest := config.digest()) in wanted:
+            found.setdefault(digest, run)
     return found
 
 

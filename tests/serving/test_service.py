@@ -142,6 +142,20 @@ def test_slow_endless_and_broken_off_bodies_hold_nobody_up_and_a_stop_loses_no_o
     assert "Traceback" not in service.said
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_fifty_stops_in_a_row_under_load_lose_no_one(start, small_model, jpeg):
+    lost = []
+    for turn in range(50):
+        service = start(str(small_model))
+        with load(service, jpeg) as told:
+            wait_until(lambda told=told: told[None] > 20)
+            assert service.stop() == 0
+        lost += [f"{turn}: {text}" for text in set(told) - {None} if "refused" not in str(text)]
+        assert "Traceback" not in service.said
+    assert lost == []
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
