@@ -12,22 +12,25 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imagenette.data.dataset import Split
-from imagenette.data.decode import decode_into
+from imagenette.data.decode import BadPictures, decode_into, find_damage
 from imagenette.data.scan import Scan
-from imagenette.errors import RunError
-from imagenette.files import sync_folder
+from imagenette.errors import InputError, RunError
+from imagenette.files import expanded, sync_folder
 
 FORMAT = 1
 """Part of every key: raise it when the stored pixels or files change."""
+
+INDEX = 2
+"""Part of the index's names: raise it when digests change. 1 knew nothing of EXIF's orientation."""
 
 Log = Callable[[str], None]
 
@@ -40,6 +43,8 @@ class Stored:
     classes: tuple[str, ...]
     train: Split
     test: Split
+    bad: Mapping[str, str] = field(default_factory=dict)
+    """What was left out: name inside the source -> why it cannot be read."""
 
 
 class _DamagedError(Exception):
@@ -47,17 +52,24 @@ class _DamagedError(Exception):
 
 
 def home_folder(home: str | Path | None = None) -> Path:
-    """The argument, else IMAGENETTE_HOME, else `$XDG_CACHE_HOME/imagenette` or `~/.cache/imagenette`."""
-    if home or (home := os.environ.get("IMAGENETTE_HOME")):
-        return Path(home).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "imagenette"
+    """The argument, else IMAGENETTE_HOME, else `$XDG_CACHE_HOME/imagenette` or `~/.cache/imagenette`.
+    InputError for a user who has no home."""
+    given = home or os.environ.get("IMAGENETTE_HOME")
+    folder = expanded(given or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "imagenette"))
+    if folder.parts[:1] and folder.parts[0].startswith("~"):
+        raise InputError(
+            f"{folder}: this user has no home folder; IMAGENETTE_HOME=/a/folder keeps data sets there"
+        )
+    return folder.absolute()
 
 
-def recall(home: Path, fingerprint: str, side: int) -> Stored | None:
-    """What a source with this fingerprint held the last time; None if that is not known or not there."""
+def recall(home: Path, fingerprint: str, side: int, *, skip: bool = False) -> Stored | None:
+    """What a source with this fingerprint held the last time; None if that is not known or not there, or if
+    bad pictures were left out of it and that is not wanted now."""
     try:
         known = json.loads(_index_file(home, fingerprint).read_bytes())
-        return _open(_folder(home, known["digest"], min(side, known["native"])), known["digest"])
+        stored = _open(_folder(home, known["digest"], min(side, known["native"])), known["digest"])
+        return replace(stored, bad=dict(known["bad"])) if stored and (skip or not known["bad"]) else None
     except (OSError, ValueError, TypeError, KeyError, _DamagedError):
         return None
 
@@ -68,7 +80,7 @@ def remember(home: Path, fingerprint: str, stored: Stored, log: Log) -> None:
     beside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps({"digest": stored.digest, "native": stored.native}))
+        beside.write_text(json.dumps({"digest": stored.digest, "native": stored.native, "bad": stored.bad}))
         beside.replace(file)
     except OSError as error:
         with suppress(OSError):
@@ -76,10 +88,25 @@ def remember(home: Path, fingerprint: str, stored: Stored, log: Log) -> None:
         log(f"{file.parent} cannot be written ({error.strerror}): the next start reads all images again")
 
 
-def store(home: Path, scan: Scan, side: int, *, progress: bool, log: Log) -> Stored:
+def store(home: Path, scan: Scan, side: int, *, skip: bool = False, progress: bool, log: Log) -> Stored:
     """Open what was decoded from the same images before, or decode them now, squashed to `side` or to
-    the longest native side if that is shorter. Raises InputError for damaged images, RunError where the
-    home cannot be written; either leaves nothing behind."""
+    the longest native side if that is shorter. skip: leave out what cannot be read, which is another set
+    with another digest. Raises BadPictures with all there are, RunError where the home cannot be written;
+    either leaves nothing behind."""
+    if not skip:
+        if scan.bad:
+            raise BadPictures(scan.path, {**scan.bad, **find_damage(scan, progress=progress)})
+        return _store(home, scan, side, progress, log)
+    scan = scan.without({})
+    try:
+        stored = _store(home, scan, side, progress, log)
+    except BadPictures as found:
+        scan = scan.without(found.bad)
+        stored = _store(home, scan, side, progress, log)
+    return replace(stored, bad=scan.bad)
+
+
+def _store(home: Path, scan: Scan, side: int, progress: bool, log: Log) -> Stored:
     side = min(side, scan.native)
     folder = _folder(home, scan.digest, side)
     try:
@@ -113,7 +140,7 @@ def _folder(home: Path, digest: str, side: int) -> Path:
 
 
 def _index_file(home: Path, fingerprint: str) -> Path:
-    return home / "index" / f"{fingerprint}-{FORMAT}.json"
+    return home / "index" / f"{fingerprint}-{INDEX}.json"
 
 
 def _make(folder: Path, scan: Scan, side: int, *, progress: bool) -> None:

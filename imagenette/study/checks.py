@@ -23,7 +23,7 @@ def check_data(definition: Definition, shares: Sequence[Share]) -> dict[str, str
     for config in definition.configs():
         key = config.data, stored_side(config)
         if key not in opened:
-            opened[key] = open_dataset(config.data, side=key[1])
+            opened[key] = open_dataset(config.data, side=key[1], bad_pictures=config.bad_pictures)
         for processes in {process_count(config, gpus=share.processes) for share in shares}:
             check_fit(config, opened[key], processes)
     return {data: dataset.digest for (data, _), dataset in opened.items()}

@@ -240,6 +240,17 @@ def test_bad_data_is_one_line_exit_2_and_leaves_nothing(command, tmp_path, monke
     assert not list((tmp_path / "home").glob("cache/*/*.npy")), "nothing half made"
 
 
+def test_bad_pictures_are_left_out_where_asked(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGENETTE_HOME", str(tmp_path / "home"))
+    source = as_folder(GOOD | {"train/a/t.JPEG": b"hello"}, tmp_path / "x")
+    code, said = command("data", str(source))
+    assert (code, said.count("\n")) == (2, 1)
+    assert said.endswith("bad_pictures=skip leaves them out\n")
+    code, said = command("data", str(source), "--bad-pictures", "skip")
+    assert (code, said.count("\n")) == (0, 1)
+    assert "t.JPEG: the content is not an image" in said
+
+
 def test_every_kind_of_picture_is_read_as_rgb(tmp_path):
     gray, cmyk, rgba = (
         encode(picture(2, mode=m), k) for m, k in (("L", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"))

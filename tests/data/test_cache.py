@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,8 +14,9 @@ import pytest
 from imagenette.data import cache, open_dataset
 from imagenette.data import sources as sources_module
 from imagenette.data.images import decode
+from imagenette.data.scan import digest_of
 from imagenette.errors import InputError, RunError
-from tests.data.small_sets import Files, encode, left_behind, pack, picture, small_set
+from tests.data.small_sets import Files, encode, left_behind, pack, picture, small_set, turned
 
 CONTAINERS = ["set", "set.tar", "set.tgz", "set.tar.bz2", "set.tar.xz", "set.zip"]
 
@@ -93,6 +95,35 @@ def test_warm_start_does_not_read_the_source(
     )
     assert np.array_equal(warm.train.images, cold.train.images)
     assert warm.test.names == cold.test.names
+
+
+def test_turned_pictures_are_stored_upright_with_a_digest_of_their_own(tmp_path: Path, files: Files) -> None:
+    """The digest of before stands for pixels as they were: on their side."""
+    image = picture(9)
+    upright = pack(files | {"train/cat/phone.png": encode(image, "PNG")}, tmp_path / "upright.tar")
+    files["train/cat/phone.png"] = turned(image)
+    one, other = open_dataset(upright), open_dataset(pack(files, tmp_path / "turned.tar"))
+    assert np.array_equal(one.train.images, other.train.images)
+    assert np.array_equal(one.train.sizes, other.train.sizes)
+    assert other.digest != digest_before(files)
+
+
+def digest_before(files: Files) -> str:
+    return digest_of((name, hashlib.sha256(data).hexdigest()) for name, data in files.items())
+
+
+def test_cache_of_before_is_used_where_no_picture_is_turned(tmp_path: Path, files: Files, home: Path) -> None:
+    path = pack(files, tmp_path / "set.tar")
+    before = open_dataset(path)
+    made = (cache_folder(home) / "train-images.npy").stat()
+    (index,) = (home / "index").iterdir()
+    old = json.dumps({"digest": before.digest, "native": 24})
+    index.with_name(index.name.replace("-2.json", "-1.json")).write_text(old)
+    index.unlink()
+    lines: list[str] = []
+    assert open_dataset(path, log=lines.append).digest == before.digest == digest_before(files)
+    after = (cache_folder(home) / "train-images.npy").stat()
+    assert (after.st_ino, after.st_mtime_ns, lines) == (made.st_ino, made.st_mtime_ns, [])
 
 
 def test_changed_source_is_read_again(tmp_path: Path, files: Files) -> None:
@@ -296,13 +327,74 @@ def test_truncated_image_is_found_at_decoding_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("bad", [b"", b"text", b"\xff\xd8\xff\xe0 cut"])
-def test_bad_header_is_found_before_any_pixel_is_decoded(
-    tmp_path: Path, files: Files, home: Path, bad: bytes
-) -> None:
+def test_bad_header_is_told_and_leaves_nothing(tmp_path: Path, files: Files, home: Path, bad: bytes) -> None:
     files["val/dog/9.JPEG"] = bad
     with pytest.raises(InputError, match=r"val/dog/9\.JPEG: "):
         open_dataset(pack(files, tmp_path / "set.tar"))
     assert not home.exists()
+
+
+def with_bad(files: Files, count: int = 2) -> Files:
+    """So many in each class: of one the header is bad, of the other the pixels."""
+    cut = encode(picture(1, (200, 200)))[:-400]
+    bad = {f"train/cat/bad{i:02}.JPEG": b"<html>404</html>" for i in range(count)}
+    return files | bad | {f"val/dog/bad{i:02}.JPEG": cut for i in range(count)}
+
+
+@pytest.mark.parametrize("name", ["set", "set.tgz", "set.zip"])
+def test_all_bad_pictures_are_named_at_once_headers_and_pixels(
+    tmp_path: Path, files: Files, home: Path, name: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        open_dataset(pack(with_bad(files), tmp_path / name))
+    said = str(caught.value)
+    assert said.startswith(f"data={tmp_path / name}: 4 pictures cannot be read: ")
+    for bad in ("train/cat/bad00", "train/cat/bad01"):
+        assert f"{bad}.JPEG: the content is not an image" in said
+    for bad in ("val/dog/bad00", "val/dog/bad01"):
+        assert f"{bad}.JPEG: the image is damaged" in said
+    assert "\n" not in said
+    assert not home.exists()
+
+
+def test_of_many_bad_pictures_twenty_are_named_and_the_others_counted(tmp_path: Path, files: Files) -> None:
+    with pytest.raises(InputError, match=r": 30 pictures cannot be read: .*; and 10 more; ") as caught:
+        open_dataset(pack(with_bad(files, 15), tmp_path / "set"))
+    assert str(caught.value).count(".JPEG: the ") == 20
+
+
+@pytest.mark.parametrize("kinds", ["header", "pixels", "both"])
+def test_bad_pictures_are_skipped_where_asked_and_the_set_is_the_one_without_them(
+    tmp_path: Path, files: Files, kinds: str
+) -> None:
+    bad = {
+        k: v for k, v in with_bad(files).items() if k[:3] in {"header": "tra", "pixels": "val"}.get(kinds, k)
+    }
+    path = pack(files | bad, tmp_path / "set.tar")
+    without = open_dataset(pack(files, tmp_path / "whole.tar"))
+    for _ in range(2):  # cold and warm
+        lines: list[str] = []
+        data = open_dataset(path, bad_pictures="skip", log=lines.append)
+        assert (data.digest, data.train.names) == (without.digest, without.train.names)
+        assert np.array_equal(data.test.images, without.test.images)
+        (line,) = lines
+        assert all(name in line for name in bad.keys() - files.keys())
+        assert line.endswith("left out")
+    with pytest.raises(InputError, match="cannot be read"):
+        open_dataset(path)
+
+
+def test_a_whole_set_is_the_same_whatever_happens_to_bad_pictures(tmp_path: Path, files: Files) -> None:
+    path, lines = pack(files, tmp_path / "set.tar"), list[str]()
+    digests = {open_dataset(path, bad_pictures=each, log=lines.append).digest for each in ("skip", "refuse")}
+    assert (len(digests), lines) == (1, [])
+
+
+@pytest.mark.parametrize("bad", [b"", encode(picture(1, (200, 200)))[:-400]])
+def test_a_class_with_bad_pictures_alone_is_not_skipped(tmp_path: Path, files: Files, bad: bytes) -> None:
+    files |= dict.fromkeys([name for name in files if name.startswith("val/dog")], bad)
+    with pytest.raises(InputError, match="no test picture of class dog can be read"):
+        open_dataset(pack(files, tmp_path / "set.tar"), bad_pictures="skip")
 
 
 def test_source_that_changes_between_the_passes_is_refused(tmp_path: Path, files: Files, home: Path) -> None:
