@@ -2,7 +2,8 @@
 
 A folder is made beside and renamed, so the one that is there is whole; what a disk did to it later is
 seen by its sizes, and it is made again. Several processes and hosts may share one home: a lock keeps
-them from doing the work twice, and where locks do not work the rename alone keeps the result right.
+them from doing the work twice, and where locks do not work, or are another user's, the rename alone keeps
+the result right.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ FORMAT = 1
 INDEX = 2
 """Part of the index's names: raise it when digests change. 1 knew nothing of EXIF's orientation."""
 
+ELSEWHERE = "IMAGENETTE_HOME=/another/folder keeps data sets there"
+
 Log = Callable[[str], None]
 
 
@@ -56,10 +59,8 @@ def home_folder(home: str | Path | None = None) -> Path:
     InputError for a user who has no home."""
     given = home or os.environ.get("IMAGENETTE_HOME")
     folder = expanded(given or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "imagenette"))
-    if folder.parts[:1] and folder.parts[0].startswith("~"):
-        raise InputError(
-            f"{folder}: this user has no home folder; IMAGENETTE_HOME=/a/folder keeps data sets there"
-        )
+    if str(folder).startswith("~"):
+        raise InputError(f"{folder}: there is no such home folder; {ELSEWHERE}")
     return folder.absolute()
 
 
@@ -128,7 +129,7 @@ def _store(home: Path, scan: Scan, side: int, progress: bool, log: Log) -> Store
             _make(folder, scan, side, progress=progress)
         stored = _open(folder, scan.digest)
     except OSError as error:
-        raise RunError(f"cannot write the cache {folder}: {error.strerror or error}") from None
+        raise RunError(f"cannot write the cache {folder}: {error.strerror or error}; {ELSEWHERE}") from None
     except _DamagedError as damage:
         raise RunError(f"cache {folder} is damaged just after it was made ({damage})") from None
     assert stored is not None
@@ -185,7 +186,7 @@ def _write_meta(folder: Path, scan: Scan, side: int) -> None:
 
 
 def _open(folder: Path, digest: str) -> Stored | None:
-    """None where there is no such folder. Raises _DamagedError."""
+    """None where there is no such folder. Raises _DamagedError; RunError where it may not be read."""
     if not folder.is_dir():
         return None
     try:
@@ -197,6 +198,8 @@ def _open(folder: Path, digest: str) -> Stored | None:
                 raise _DamagedError(f"{name} has not {size} bytes")
         train, test = (_open_split(folder, split, meta["names"][split]) for split in ("train", "test"))
         return Stored(digest, meta["native"], tuple(meta["classes"]), train, test)
+    except PermissionError:
+        raise RunError(f"cannot read the cache {folder}: it is another user's; {ELSEWHERE}") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _DamagedError(" ".join(str(error).split())) from None
 
@@ -213,14 +216,24 @@ def _open_split(folder: Path, split: str, names: list[str]) -> Split:
 
 @contextmanager
 def _locked(file: Path, log: Log) -> Iterator[bool]:
-    """Whether the lock is really held: some network file systems have none."""
-    with file.open("a") as lock:
-        held = True
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log(f"waiting for another process which makes {file.name[1:].removesuffix('.lock')}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:
-            held = False
-        yield held
+    """Whether the lock is really held: some network file systems have none, some users' files are closed."""
+    lock = None
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):  # reading is enough to wait for another user
+        with suppress(OSError):
+            lock = lock or os.open(file, flags, 0o666)
+    try:
+        yield lock is not None and _lock(lock, file, log)
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(lock: int, file: Path, log: Log) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log(f"waiting for another process which makes {file.name[1:].removesuffix('.lock')}")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True

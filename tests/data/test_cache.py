@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -406,6 +411,111 @@ def test_source_that_changes_between_the_passes_is_refused(tmp_path: Path, files
     (path / "val/dog/0.JPEG").unlink()
     with pytest.raises(InputError, match="1 images are gone"):
         cache.store(home, scanned, 16, progress=False, log=print)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home that every user may write to, in a folder that every user may enter."""
+    before = os.umask(0)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        monkeypatch.setenv("IMAGENETTE_HOME", f"{folder}/home")
+        yield Path(folder) / "home"
+    os.umask(before)
+
+
+@contextmanager
+def as_stranger() -> Iterator[None]:
+    """Without root's rights; with their own, a mode without `w` closes a file to its owner too."""
+    if root := os.geteuid() == 0:
+        os.seteuid(12345)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o000])
+def test_lock_that_another_user_left_stops_nobody(shared: Path, files: Files, mode: int) -> None:
+    path = pack(files, shared.parent / "set.tar")
+    open_dataset(path)
+    shutil.rmtree(cache_folder(shared))
+    (lock,) = (shared / "cache").glob(".*.lock")
+    lock.chmod(mode)
+    with as_stranger():
+        assert len(open_dataset(path).train) == 6
+
+
+def test_whoever_may_only_read_waits_for_the_maker_and_uses_what_it_made(shared: Path, files: Files) -> None:
+    path = pack(files, shared.parent / "set.tar")
+    open_dataset(path)
+    made = cache_folder(shared)
+    aside = made.rename(shared / "aside")
+    (lock,) = made.parent.glob(".*.lock")
+    lock.chmod(0o444)
+    made.parent.chmod(0o755)
+    lines: list[str] = []
+
+    def finish(line: str) -> None:
+        lines.append(line)
+        if root := os.geteuid() == 12345:
+            os.seteuid(0)
+        aside.rename(made)
+        if root:
+            os.seteuid(12345)
+        maker.close()
+
+    with lock.open() as maker:
+        fcntl.flock(maker, fcntl.LOCK_EX)
+        with as_stranger():
+            assert len(open_dataset(path, log=finish).train) == 6
+    assert lines == [f"waiting for another process which makes {made.name}"]
+
+
+def test_home_that_may_only_be_read_is_used_where_it_is_whole_and_else_told(
+    shared: Path, files: Files
+) -> None:
+    path = pack(files, shared.parent / "set.tar")
+    before = open_dataset(path)
+    folders = [shared / "cache", shared / "index", shared]
+    for folder in folders:
+        folder.chmod(0o555)
+    lines: list[str] = []
+    with as_stranger():
+        assert open_dataset(path, log=lines.append).digest == before.digest
+        with pytest.raises(
+            RunError, match=r"^cannot write the cache \S+: Permission denied; IMAGENETTE_HOME="
+        ):
+            open_dataset(path, side=8, log=lines.append)
+    for folder in folders:
+        folder.chmod(0o777)
+    assert lines == []
+
+
+def test_cache_that_may_not_be_read_is_told_as_that(shared: Path, files: Files) -> None:
+    path = pack(files, shared.parent / "set.tar")
+    open_dataset(path)
+    cache_folder(shared).chmod(0o000)
+    lines: list[str] = []
+    with as_stranger(), pytest.raises(RunError, match=r"^cannot read the cache .* IMAGENETTE_HOME="):
+        open_dataset(path, log=lines.append)
+    cache_folder(shared).chmod(0o777)
+    assert lines == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_user_with_neither_home_nor_name_is_told_in_one_line_where_a_home_is_needed() -> None:
+    code = (
+        "import os; from imagenette.data import cache, sources; os.setuid(12345); "
+        "print(sources.expanded('~/x'), cache.home_folder('/one')); cache.home_folder()"
+    )
+    env = {name: text for name, text in os.environ.items() if not name.endswith("_HOME") and name != "HOME"}
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=env, capture_output=True, text=True)
+    assert done.stdout == "~/x /one\n"
+    last = done.stderr.splitlines()[-1]
+    assert re.search("InputError: ~/.cache/imagenette: there is no such home.*IMAGENETTE_HOME=", last)
 
 
 def test_home_comes_from_argument_then_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
