@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,6 +20,7 @@ from imagenette.cli.studies import report, status, study
 from imagenette.cli.training import bench, data, train
 from imagenette.cli.upkeep import doctor, sync
 from imagenette.errors import EXIT_FAILED, EXIT_USAGE, InputError, RunError
+from imagenette.files import expanded
 
 EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "timm", "sklearn", "PIL", "safetensors", "optuna"), "train"),
@@ -36,6 +38,9 @@ CONTEXT: dict[str, Any] = {
 
 def main() -> None:
     """Entry point of `imagenette`; ends the process with one of the documented exit codes."""
+    if expanded("~") == Path("~"):  # neither HOME nor an entry in passwd: MLflow's import would fail
+        os.environ["HOME"] = "/"  # as in a container that was started with a bare user id
+        os.environ.setdefault("LOGNAME", str(os.getuid()))
     try:
         code = verbs.main(prog_name="imagenette", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

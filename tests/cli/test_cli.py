@@ -1,6 +1,7 @@
 """The command line: one line for every error, before anything is made."""
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -238,6 +239,25 @@ def test_bad_data_is_one_line_exit_2_and_leaves_nothing(command, tmp_path, monke
     assert "Traceback" not in said
     assert not (tmp_path / "run").exists()
     assert not list((tmp_path / "home").glob("cache/*/*.npy")), "nothing half made"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_user_with_neither_home_nor_name_has_what_mlflow_asks_for():
+    code = """
+import getpass, os, sys
+from pathlib import Path
+from imagenette.cli import main
+os.setuid(12345)
+sys.argv = ["imagenette", "--help"]
+try:
+    main()
+finally:  # root's Python may be closed to that user; main was imported before
+    print(Path.home(), getpass.getuser())
+"""
+    nameless = {"HOME", "LOGNAME", "USER", "LNAME", "USERNAME"}
+    env = {name: text for name, text in os.environ.items() if name not in nameless}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.endswith("/ 12345\n"), done.stderr
 
 
 def test_bad_pictures_are_left_out_where_asked(command, tmp_path, monkeypatch):
