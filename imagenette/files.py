@@ -9,6 +9,14 @@ PACKAGE = Path(__file__).resolve().parent
 """Where this package's own files are."""
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with `~` as the home folder; as it is where that names none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no such user, or neither HOME nor an entry in passwd
+        return Path(path)
+
+
 def write_whole(path: Path, text: str, *, fsync: bool = True) -> None:
     """Write beside, then replace: whoever reads path reads a whole file. Several processes may."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")

@@ -132,7 +132,9 @@ def describe(
 ) -> str:
     """The run in Markdown, for MLflow's description."""
     chosen = (
-        "on the holdout" if config.holdout else "on the test set itself (the reference's way; it flatters)"
+        "on the holdout"
+        if SELECTED_HOLDOUT in metrics
+        else "on the test set itself (the reference's way; it flatters)"
     )
     network = f"ResNet-{config.depth}" if config.architecture == "resnet" else config.network
     rows = [

@@ -40,6 +40,9 @@ def test_without_a_holdout_the_test_set_decides_and_the_description_says_so():
     assert "final/holdout_accuracy" not in metrics
     said = describe(Config(holdout=0, epochs=3), metrics, test_images=3925, seconds=60, reproduce="x")
     assert "on the test set itself" in said
+    empty = describe(Config(epochs=3), metrics, test_images=9, seconds=60, reproduce="x")
+    assert "on the test set itself" in empty, "where the share of a small set is no image"
+    metrics = summary_metrics(HISTORY, holdout=True)
     assert "on the holdout" in describe(Config(epochs=3), metrics, test_images=9, seconds=60, reproduce="x")
 
 

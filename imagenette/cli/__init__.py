@@ -6,8 +6,10 @@ Nothing heavy is imported before a verb needs it: `imagenette --help` takes hund
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,6 +21,7 @@ from imagenette.cli.studies import report, status, study
 from imagenette.cli.training import bench, data, train
 from imagenette.cli.upkeep import doctor, sync
 from imagenette.errors import EXIT_FAILED, EXIT_PREEMPTED, EXIT_USAGE, InputError, RunError
+from imagenette.files import expanded
 from imagenette.processes import on_stop
 
 EXTRAS = {
@@ -38,6 +41,9 @@ CONTEXT: dict[str, Any] = {
 def main() -> None:
     """Entry point of `imagenette`; ends the process with one of the documented exit codes."""
     on_stop(signal.default_int_handler)  # until a verb does better, what lies half written is removed
+    if expanded("~") == Path("~"):  # neither HOME nor an entry in passwd: MLflow's import would fail
+        os.environ["HOME"] = "/"  # as in a container that was started with a bare user id
+        os.environ.setdefault("LOGNAME", str(os.getuid()))
     try:
         code = verbs.main(prog_name="imagenette", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -137,7 +137,13 @@ def bench(rounds: int, steps: int, json_file: Path | None, **knobs: str | None) 
     default=128,
     help="Prepare for training at this size. [default: 128]",
 )
-def data(source: str, size: int) -> None:
+@click.option(
+    "--bad-pictures",
+    type=click.Choice(["refuse", "skip"]),
+    default="refuse",
+    help="Where pictures cannot be read: stop, or leave them out. [default: refuse]",
+)
+def data(source: str, size: int, bad_pictures: str) -> None:
     """Make SOURCE ready and print what it holds.
 
     SOURCE is digits, imagenette, imagenette-320px, imagenette-160px or a path to a folder or archive."""
@@ -145,7 +151,8 @@ def data(source: str, size: int) -> None:
     from imagenette.data import open_dataset
     from imagenette.training.readiness import stored_side
 
-    dataset = open_dataset(source, side=stored_side(resolve({"data": source, "size": str(size)})))
+    side = stored_side(resolve({"data": source, "size": str(size)}))
+    dataset = open_dataset(source, side=side, bad_pictures=bad_pictures)
     click.echo(f"{dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images")
     click.echo(f"classes: {', '.join(dataset.labels)}")
     click.echo(f"stored at {dataset.side} x {dataset.side} px, digest {dataset.digest}")

@@ -69,8 +69,8 @@ class Config(BaseModel):
     test_size: Annotated[int, Field(ge=0, le=1024)] = 0
     """Resolution of holdout and test images, px; 0 = size."""
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Share of the training set kept for selection, the same images whatever the seed; with 0 the best
-    epoch is picked on the test set, and the run says so."""
+    """Share of the training set kept for selection, the same images whatever the seed, and never all of a
+    class; where that is none the best epoch is picked on the test set, and the run says so."""
     limit: Count = 0
     """Use only so many training images, stratified by class; 0 = all."""
     test_every: Positive = 1
@@ -138,6 +138,9 @@ class Config(BaseModel):
     are float32 in both, and so is evaluation. timm's networks always train in float32 on a CPU."""
     workers: Count = 0
     """Threads that crop and resize on the CPU, per process; 0 = the cores there are."""
+    bad_pictures: Literal["refuse", "skip"] = "refuse"
+    """What happens where pictures cannot be read: refuse names them all and stops; skip trains without them,
+    says which, and the data's digest is that of the set without them."""
 
     def params(self) -> dict[str, str]:
         """Each knob as canonical text: `{"weight_decay": "0.0005", "flip": "true", ...}`."""
@@ -170,8 +173,9 @@ class Config(BaseModel):
 
 
 KNOBS: tuple[str, ...] = tuple(Config.model_fields)
-OPERATIONAL = frozenset({"device", "nproc", "workers"})
-"""Knobs that leave the result as it is: two configs that differ only here are the same experiment."""
+OPERATIONAL = frozenset({"device", "nproc", "workers", "bad_pictures"})
+"""Knobs that leave the result as it is: two configs that differ only here are the same experiment on data of
+one digest."""
 
 NEUTRAL = {
     "depth": "18",

@@ -2,7 +2,8 @@
 
 A folder is made beside and renamed, so the one that is there is whole; what a disk did to it later is
 seen by its sizes, and it is made again. Several processes and hosts may share one home: a lock keeps
-them from doing the work twice, and where locks do not work the rename alone keeps the result right.
+them from doing the work twice, and where locks do not work, or are another user's, the rename alone keeps
+the result right.
 """
 
 from __future__ import annotations
@@ -12,22 +13,27 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imagenette.data.dataset import Split
-from imagenette.data.decode import decode_into
+from imagenette.data.decode import BadPictures, decode_into, find_damage
 from imagenette.data.scan import Scan
-from imagenette.errors import RunError
-from imagenette.files import sync_folder
+from imagenette.errors import InputError, RunError
+from imagenette.files import expanded, sync_folder
 
 FORMAT = 1
 """Part of every key: raise it when the stored pixels or files change."""
+
+INDEX = 2
+"""Part of the index's names: raise it when digests change. 1 knew nothing of EXIF's orientation."""
+
+ELSEWHERE = "IMAGENETTE_HOME=/another/folder keeps data sets there"
 
 Log = Callable[[str], None]
 
@@ -40,6 +46,8 @@ class Stored:
     classes: tuple[str, ...]
     train: Split
     test: Split
+    bad: Mapping[str, str] = field(default_factory=dict)
+    """What was left out: name inside the source -> why it cannot be read."""
 
 
 class _DamagedError(Exception):
@@ -47,17 +55,22 @@ class _DamagedError(Exception):
 
 
 def home_folder(home: str | Path | None = None) -> Path:
-    """The argument, else IMAGENETTE_HOME, else `$XDG_CACHE_HOME/imagenette` or `~/.cache/imagenette`."""
-    if home or (home := os.environ.get("IMAGENETTE_HOME")):
-        return Path(home).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "imagenette"
+    """The argument, else IMAGENETTE_HOME, else `$XDG_CACHE_HOME/imagenette` or `~/.cache/imagenette`.
+    InputError for a user who has no home."""
+    given = home or os.environ.get("IMAGENETTE_HOME")
+    folder = expanded(given or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "imagenette"))
+    if str(folder).startswith("~"):
+        raise InputError(f"{folder}: there is no such home folder; {ELSEWHERE}")
+    return folder.absolute()
 
 
-def recall(home: Path, fingerprint: str, side: int) -> Stored | None:
-    """What a source with this fingerprint held the last time; None if that is not known or not there."""
+def recall(home: Path, fingerprint: str, side: int, *, skip: bool = False) -> Stored | None:
+    """What a source with this fingerprint held the last time; None if that is not known or not there, or if
+    bad pictures were left out of it and that is not wanted now."""
     try:
         known = json.loads(_index_file(home, fingerprint).read_bytes())
-        return _open(_folder(home, known["digest"], min(side, known["native"])), known["digest"])
+        stored = _open(_folder(home, known["digest"], min(side, known["native"])), known["digest"])
+        return replace(stored, bad=dict(known["bad"])) if stored and (skip or not known["bad"]) else None
     except (OSError, ValueError, TypeError, KeyError, _DamagedError):
         return None
 
@@ -68,7 +81,7 @@ def remember(home: Path, fingerprint: str, stored: Stored, log: Log) -> None:
     beside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps({"digest": stored.digest, "native": stored.native}))
+        beside.write_text(json.dumps({"digest": stored.digest, "native": stored.native, "bad": stored.bad}))
         beside.replace(file)
     except OSError as error:
         with suppress(OSError):
@@ -76,10 +89,25 @@ def remember(home: Path, fingerprint: str, stored: Stored, log: Log) -> None:
         log(f"{file.parent} cannot be written ({error.strerror}): the next start reads all images again")
 
 
-def store(home: Path, scan: Scan, side: int, *, progress: bool, log: Log) -> Stored:
+def store(home: Path, scan: Scan, side: int, *, skip: bool = False, progress: bool, log: Log) -> Stored:
     """Open what was decoded from the same images before, or decode them now, squashed to `side` or to
-    the longest native side if that is shorter. Raises InputError for damaged images, RunError where the
-    home cannot be written; either leaves nothing behind."""
+    the longest native side if that is shorter. skip: leave out what cannot be read, which is another set
+    with another digest. Raises BadPictures with all there are, RunError where the home cannot be written;
+    either leaves nothing behind."""
+    if not skip:
+        if scan.bad:
+            raise BadPictures(scan.path, {**scan.bad, **find_damage(scan, progress=progress)})
+        return _store(home, scan, side, progress, log)
+    scan = scan.without({})
+    try:
+        stored = _store(home, scan, side, progress, log)
+    except BadPictures as found:
+        scan = scan.without(found.bad)
+        stored = _store(home, scan, side, progress, log)
+    return replace(stored, bad=scan.bad)
+
+
+def _store(home: Path, scan: Scan, side: int, progress: bool, log: Log) -> Stored:
     side = min(side, scan.native)
     folder = _folder(home, scan.digest, side)
     try:
@@ -101,7 +129,7 @@ def store(home: Path, scan: Scan, side: int, *, progress: bool, log: Log) -> Sto
             _make(folder, scan, side, progress=progress)
         stored = _open(folder, scan.digest)
     except OSError as error:
-        raise RunError(f"cannot write the cache {folder}: {error.strerror or error}") from None
+        raise RunError(f"cannot write the cache {folder}: {error.strerror or error}; {ELSEWHERE}") from None
     except _DamagedError as damage:
         raise RunError(f"cache {folder} is damaged just after it was made ({damage})") from None
     assert stored is not None
@@ -113,7 +141,7 @@ def _folder(home: Path, digest: str, side: int) -> Path:
 
 
 def _index_file(home: Path, fingerprint: str) -> Path:
-    return home / "index" / f"{fingerprint}-{FORMAT}.json"
+    return home / "index" / f"{fingerprint}-{INDEX}.json"
 
 
 def _make(folder: Path, scan: Scan, side: int, *, progress: bool) -> None:
@@ -158,7 +186,7 @@ def _write_meta(folder: Path, scan: Scan, side: int) -> None:
 
 
 def _open(folder: Path, digest: str) -> Stored | None:
-    """None where there is no such folder. Raises _DamagedError."""
+    """None where there is no such folder. Raises _DamagedError; RunError where it may not be read."""
     if not folder.is_dir():
         return None
     try:
@@ -170,6 +198,8 @@ def _open(folder: Path, digest: str) -> Stored | None:
                 raise _DamagedError(f"{name} has not {size} bytes")
         train, test = (_open_split(folder, split, meta["names"][split]) for split in ("train", "test"))
         return Stored(digest, meta["native"], tuple(meta["classes"]), train, test)
+    except PermissionError:
+        raise RunError(f"cannot read the cache {folder}: it is another user's; {ELSEWHERE}") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _DamagedError(" ".join(str(error).split())) from None
 
@@ -186,14 +216,24 @@ def _open_split(folder: Path, split: str, names: list[str]) -> Split:
 
 @contextmanager
 def _locked(file: Path, log: Log) -> Iterator[bool]:
-    """Whether the lock is really held: some network file systems have none."""
-    with file.open("a") as lock:
-        held = True
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log(f"waiting for another process which makes {file.name[1:].removesuffix('.lock')}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:
-            held = False
-        yield held
+    """Whether the lock is really held: some network file systems have none, some users' files are closed."""
+    lock = None
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):  # reading is enough to wait for another user
+        with suppress(OSError):
+            lock = lock or os.open(file, flags, 0o666)
+    try:
+        yield lock is not None and _lock(lock, file, log)
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(lock: int, file: Path, log: Log) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log(f"waiting for another process which makes {file.name[1:].removesuffix('.lock')}")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +18,34 @@ from tqdm import tqdm
 from imagenette.data.archive import members
 from imagenette.data.images import decode
 from imagenette.data.layout import shown
-from imagenette.data.scan import Entry, Scan
+from imagenette.data.scan import Scan
 from imagenette.errors import InputError
 from imagenette.processes import cores
+
+Pixels = npt.NDArray[np.uint8]
+SHOWN = 20  # bad pictures that a message names
+
+
+class BadPictures(InputError):
+    """Pictures that cannot be read, in one line that names them."""
+
+    def __init__(self, source: Path, bad: Mapping[str, str]) -> None:
+        """bad: name inside the source -> why."""
+        self.bad = bad
+        super().__init__(f"data={source}: {told(bad)}; bad_pictures=skip leaves them out")
+
+
+def told(bad: Mapping[str, str]) -> str:
+    """`3 pictures cannot be read: ...`: the first ones with the reason, the others as a number."""
+    lines = [bad[name] for name in sorted(bad)]
+    count = f"{len(bad)} pictures cannot be read: " if len(bad) > 1 else ""
+    more = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
+    return count + "; ".join(lines[:SHOWN] + more)
 
 
 def decode_into(folder: Path, scan: Scan, side: int, *, progress: bool = False) -> None:
     """Write `train-images.npy`, `train-labels.npy`, `train-sizes.npy` and the same of `test`, flushed to
-    the disk. Raises InputError for a damaged image, OSError for a full disk."""
+    the disk. Raises BadPictures with all damaged ones, OSError for a full disk."""
     for split, entries in (("train", scan.train), ("test", scan.test)):
         order = {label: index for index, label in enumerate(scan.classes)}
         labels = np.array([order[entry.name.split("/")[1]] for entry in entries], np.int64)
@@ -35,24 +55,45 @@ def decode_into(folder: Path, scan: Scan, side: int, *, progress: bool = False) 
         _rows(folder / "train-images.npy", len(scan.train), side) as train,
         _rows(folder / "test-images.npy", len(scan.test), side) as test,
     ):
-        targets = {scan.top + e.name: (train, row, e) for row, e in enumerate(scan.train)}
-        targets |= {scan.top + e.name: (test, row, e) for row, e in enumerate(scan.test)}
-        _decode_all(scan.path, targets, side, progress)
+        places = {scan.top + e.name: (train, row) for row, e in enumerate(scan.train)}
+        places |= {scan.top + e.name: (test, row) for row, e in enumerate(scan.test)}
+
+        def write(name: str, image: Pixels) -> None:
+            rows, row = places[name]
+            rows.write(row, image)
+
+        if bad := _decode_all(scan, side, write, progress):
+            raise BadPictures(scan.path, bad)
 
 
-def _decode_all(path: Path, targets: dict[str, tuple[_Rows, int, Entry]], side: int, progress: bool) -> None:
+def find_damage(scan: Scan, *, progress: bool = False) -> dict[str, str]:
+    """Decode everything and keep nothing: name inside the source -> why its pixels cannot be read."""
+    return _decode_all(scan, 1, lambda name, image: None, progress)
+
+
+def _decode_all(
+    scan: Scan, side: int, write: Callable[[str, Pixels], None], progress: bool
+) -> dict[str, str]:
+    path = scan.path
+    checksums = {scan.top + entry.name: entry.sha256 for entry in (*scan.train, *scan.test)}
+    bad: dict[str, str] = {}
+
     def work(name: str, data: bytes) -> None:
-        rows, row, entry = targets[name]
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
+        if hashlib.sha256(data).hexdigest() != checksums[name]:
             raise InputError(f"data={path}: {shown(name)} changed while it was read")
-        rows.write(row, decode(data, f"data={path}: {shown(name)}", side))
+        try:
+            image = decode(data, shown(name), side)
+        except InputError as error:
+            bad[name] = str(error)
+        else:
+            write(name, image)
 
     threads = cores()
     pending: deque[Future[None]] = deque()
     done = 0
     with (
         ThreadPoolExecutor(threads) as pool,  # PIL decodes and resizes without the GIL
-        tqdm(desc=f"decoding {path.name}", unit="img", total=len(targets), disable=not progress) as bar,
+        tqdm(desc=f"decoding {path.name}", unit="img", total=len(checksums), disable=not progress) as bar,
     ):
 
         def finish(keep: int) -> None:
@@ -63,7 +104,7 @@ def _decode_all(path: Path, targets: dict[str, tuple[_Rows, int, Entry]], side: 
                 bar.update()
 
         try:
-            for member in members(path, targets.__contains__):
+            for member in members(path, checksums.__contains__):
                 if member.data is not None:
                     pending.append(pool.submit(work, member.name, member.data))
                     finish(keep=8 * threads)  # so many files in memory, not the archive
@@ -71,8 +112,9 @@ def _decode_all(path: Path, targets: dict[str, tuple[_Rows, int, Entry]], side: 
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    if done != len(targets):
-        raise InputError(f"data={path}: changed while it was read: {len(targets) - done} images are gone")
+    if done != len(checksums):
+        raise InputError(f"data={path}: changed while it was read: {len(checksums) - done} images are gone")
+    return bad
 
 
 class _Rows:
@@ -82,7 +124,7 @@ class _Rows:
     def __init__(self, descriptor: int, start: int, row_bytes: int) -> None:
         self._descriptor, self._start, self._row_bytes = descriptor, start, row_bytes
 
-    def write(self, row: int, image: npt.NDArray[np.uint8]) -> None:
+    def write(self, row: int, image: Pixels) -> None:
         written = os.pwrite(self._descriptor, image.tobytes(), self._start + row * self._row_bytes)
         if written != self._row_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,7 +1,8 @@
-"""One image: header checked, decoded to RGB, squashed to a square. Knows bytes, not archives.
+"""One image: header checked, decoded to upright RGB, squashed to a square. Knows bytes, not archives.
 
 The header is read by one chosen decoder, found by the first bytes and never by the file's name, so
 nothing outside the five formats is ever started and no pixel is allocated before its size is known.
+Only what pixels depend on can make an image bad: not its profile, its texts, its thumbnails.
 """
 
 from __future__ import annotations
@@ -30,10 +31,16 @@ MAX_SCANS = 100
 """A progressive JPEG is decoded once over for each of its scans, of which a few bytes make one; encoders
 write about ten. Of the largest pictures 12 are read."""
 
+
+class _Jpeg(JpegImageFile):
+    def _read_dpi_from_exif(self) -> None:
+        """Not wanted: Pillow reads every tag for it, and warns of each that is damaged."""
+
+
 # The classes are called directly: `Image.open` would warn from its own global cap first, and warning
 # filters are shared by all threads. MPO files (two JPEGs in one) thereby read as their first picture.
 _DECODERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
-    (b"\xff\xd8\xff", JpegImageFile),
+    (b"\xff\xd8\xff", _Jpeg),
     (b"\x89PNG\r\n\x1a\n", PngImageFile),
     (b"BM", BmpImageFile),
     (b"RIFF", WebPImageFile),
@@ -41,31 +48,47 @@ _DECODERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"MM\0*", TiffImageFile),
 )
 
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's orientation -> what makes the image upright. Of a TIFF, Pillow turns the pixels itself."""
+
 
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is taken as an image, in any case: `x.JPEG`, `x.png`."""
     return name.lower().endswith(SUFFIXES)
 
 
-def read_size(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(height, width) in pixels as the header claims, no pixel decoded. Raises InputError."""
-    width, height = _open(data, name, max_pixels).size
-    return height, width
+def read_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int, bool]:
+    """(height, width, turned) of the upright image as the header claims, px, no pixel decoded; turned: stored
+    otherwise than shown. Raises InputError."""
+    image = _open(data, name, max_pixels)
+    place = _orientation(image)
+    height, width = image.size if place >= 5 else image.size[::-1]
+    return height, width, place != 1
 
 
 def decode(
     data: bytes, name: str, side: int | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> npt.NDArray[np.uint8]:
-    """[height, width, 3] RGB; with `side`, squashed to [side, side, 3]. Raises InputError.
+    """[height, width, 3] RGB, upright by its EXIF orientation; with `side`, squashed to [side, side, 3].
+    Raises InputError.
 
-    An image that already is `side` x `side` is returned as decoded, bit for bit. EXIF orientation is
-    ignored, as every ImageNet pipeline ignores it: published accuracies were measured that way.
+    An image that already is `side` x `side` is returned as decoded, bit for bit. Alpha is dropped: a
+    transparent pixel has the colour that is stored under it.
     """
     image = _open(data, name, max_pixels)
-    if isinstance(image, JpegImageFile):
+    if isinstance(image, _Jpeg):
         scans, most = data.count(b"\xff\xda"), 12 * max_pixels // (image.width * image.height)
         if scans > min(MAX_SCANS, most):
             raise InputError(f"{name}: the image is stored in {scans} scans, too many to decode")
+    turn = _UPRIGHT.get(_orientation(image))
     try:
         image.load()
         rgb = _to_rgb(image)
@@ -73,6 +96,8 @@ def decode(
         raise InputError(f"{name}: {error}") from None
     except Exception as error:  # a decoder fed damaged bytes raises OSError, SyntaxError, ValueError, ...
         raise InputError(f"{name}: the image is damaged: {as_line(error)}") from None
+    if turn is not None:
+        rgb = rgb.transpose(turn)
     if side is not None:
         rgb = squash(rgb, side)
     return np.array(rgb, dtype=np.uint8)
@@ -93,11 +118,23 @@ def _open(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageFile:
     if decoder is WebPImageFile:  # its decoder allocates the canvas as soon as it is made
         _check_pixels(*_webp_size(data), name, max_pixels)
     try:
-        image = decoder(io.BytesIO(data))
+        image = decoder(io.BytesIO(_needed(data) if decoder is PngImageFile else data))
     except Exception as error:  # plugins raise SyntaxError, struct.error, KeyError, ... on a bad header
         raise InputError(f"{name}: the image header is damaged: {as_line(error)}") from None
     _check_pixels(*image.size, name, max_pixels)
     return image
+
+
+def _needed(png: bytes) -> bytes:
+    """A PNG without the chunks that no pixel depends on. Pillow refuses it for the size of its profile or
+    texts, or a flaw in them; viewers pass over both."""
+    kept, at = [png[:8]], 8
+    while at + 8 <= len(png):
+        start, kind = at, png[at + 4 : at + 8]
+        at += 12 + int.from_bytes(png[at : at + 4], "big")
+        if kind[:1].isupper() or kind in (b"tRNS", b"eXIf"):
+            kept.append(png[start:at])
+    return b"".join(kept)
 
 
 def _check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
@@ -122,12 +159,29 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return 0, 0
 
 
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 to 8; 1 is upright, and where none is said."""
+    tiff = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    order = ">" if tiff.startswith(b"MM") else "<"
+    try:
+        (at,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (tags,) = struct.unpack_from(f"{order}H", tiff, at)
+        for tag in range(tags):
+            found = struct.unpack_from(f"{order}HHIH", tiff, at + 2 + 12 * tag)
+            if found[:3] == (0x0112, 3, 1):  # one 16-bit number
+                return found[3] if found[3] in _UPRIGHT else 1
+    except struct.error:
+        pass
+    return 1
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
     if image.mode.startswith("I;16"):  # PIL would clip 16 bits at 255; keep the upper eight
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in {"I", "F"}:
         raise InputError(f"32-bit pixels (mode {image.mode}) have no fixed range; 8 or 16 bits are read")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB would warn
-    # CMYK: PIL's JPEG decoder has already undone Adobe's inversion. Alpha is dropped, not blended.
-    return image.convert("RGB")
+    return image.convert("RGB")  # of a CMYK JPEG, PIL's decoder has already undone Adobe's inversion

@@ -127,9 +127,10 @@ def epoch_sizes(epochs: int, *, first: int, last: int) -> list[int]:
     return [*(min(size, last) if steps else last for size in grown[:-1]), last]
 
 
-def stratified(labels: Ints, count: int, *, seed: int) -> Ints:
-    """Sorted positions of `count` images, each class in its share (largest remainders), at least one
-    image a class where count allows. The same for the same labels, count and seed."""
+def stratified(labels: Ints, count: int, *, seed: int, each: bool = False) -> Ints:
+    """Sorted positions of `count` images, each class in its share (largest remainders), rounded up to one
+    image where count allows; each: before the largest classes have theirs. The same for the same labels,
+    count and seed."""
     rng = np.random.default_rng([seed, len(labels)])
     classes, sizes = np.unique(labels, return_counts=True)
     quota = count * sizes / len(labels)
@@ -137,7 +138,7 @@ def stratified(labels: Ints, count: int, *, seed: int) -> Ints:
     if count >= len(classes):
         take = np.maximum(take, 1)
     while take.sum() > count:
-        take[np.argmax(take - quota)] -= 1
+        take[np.argmax(np.where(take > each, take - quota, -np.inf))] -= 1
     for i in np.argsort(-(quota - take), kind="stable")[: count - take.sum()]:
         take[i] += 1
     chosen = [rng.permutation(np.flatnonzero(labels == c))[:k] for c, k in zip(classes, take, strict=True)]
@@ -146,10 +147,13 @@ def stratified(labels: Ints, count: int, *, seed: int) -> Ints:
 
 def split_positions(labels: Ints, *, holdout: float, limit: int) -> tuple[Ints, Ints]:
     """(training positions, holdout positions). The holdout comes first and from the whole set, so it is the
-    same for every seed and every limit: holdout accuracies compare across runs."""
+    same for every seed and every limit: holdout accuracies compare across runs. It takes no class whole: what
+    is never trained cannot be selected by."""
     everything = np.arange(len(labels), dtype=np.int64)
     held = stratified(labels, round(holdout * len(labels)), seed=0) if holdout else everything[:0]
+    classes, first, taken = np.unique(labels[held], return_index=True, return_counts=True)
+    held = np.delete(held, first[taken == np.bincount(labels)[classes]])
     rest = np.setdiff1d(everything, held)
     if 0 < limit < len(rest):
-        rest = rest[stratified(labels[rest], limit, seed=1)]
+        rest = rest[stratified(labels[rest], limit, seed=1, each=True)]
     return rest, held

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from tqdm import tqdm
 
 from imagenette.data.archive import members
-from imagenette.data.images import is_image_name, read_size
+from imagenette.data.images import is_image_name, read_header
 from imagenette.data.layout import find_layout, shown
 from imagenette.errors import InputError
 
@@ -23,7 +24,9 @@ class Entry:
     """`train/n01440764/x.JPEG`"""
     sha256: str
     size: tuple[int, int]
-    """Height and width in pixels."""
+    """Height and width in pixels, upright."""
+    turned: bool
+    """Stored otherwise than shown, as EXIF's orientation says."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +37,42 @@ class Scan:
     classes: tuple[str, ...]
     train: tuple[Entry, ...]
     test: tuple[Entry, ...]
-    digest: str
+    bad: Mapping[str, str]
+    """Name inside the source -> why the image cannot be read. No split has these."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Over every image's name and bytes. A turned one has a mark: before there was one, its pixels were
+        used as they are stored."""
+        marks = {False: "", True: " upright"}
+        return digest_of((e.name, e.sha256 + marks[e.turned]) for e in (*self.train, *self.test))
 
     @property
     def native(self) -> int:
         """The longest side of any image, in pixels."""
         return max(max(entry.size) for entry in (*self.train, *self.test))
 
+    def without(self, bad: Mapping[str, str]) -> Scan:
+        """The same less these images too. Raises InputError where a class has no image left in a split."""
+        train, test = (
+            tuple(entry for entry in split if self.top + entry.name not in bad)
+            for split in (self.train, self.test)
+        )
+        for split in (train, test):
+            left = {entry.name.split("/")[1] for entry in split}
+            if gone := [label for label in self.classes if label not in left]:
+                where = "training" if split is train else "test"
+                raise InputError(
+                    f"data={self.path}: no {where} picture of class {shown(gone[0])} can be read"
+                )
+        return replace(self, train=train, test=test, bad={**self.bad, **bad})
+
 
 def scan(path: Path, *, progress: bool = False) -> Scan:
-    """Read the whole source once. Raises InputError for a bad layout or any bad header in it."""
+    """Read the whole source once. Raises InputError for a bad layout; bad headers are told in `bad`."""
     checksums: dict[str, str] = {}
-    sizes: dict[str, tuple[int, int]] = {}
-    problems: dict[str, InputError] = {}  # raised only if the image belongs to a split
+    headers: dict[str, tuple[int, int, bool]] = {}
+    bad: dict[str, str] = {}
     folders: set[str] = set()
     with tqdm(desc=f"checking {path.name}", unit="img", disable=not progress, leave=False) as bar:
         for member in members(path, is_image_name):
@@ -55,20 +81,22 @@ def scan(path: Path, *, progress: bool = False) -> Scan:
                 continue
             checksums[member.name] = hashlib.sha256(member.data).hexdigest()
             try:
-                sizes[member.name] = read_size(member.data, f"data={path}: {shown(member.name)}")
+                headers[member.name] = read_header(member.data, shown(member.name))
             except InputError as error:
-                problems[member.name] = error
+                bad[member.name] = str(error)
             bar.update()
     layout = find_layout(checksums, folders, f"data={path}")
-    for name in (*layout.train, *layout.test):
-        if layout.top + name in problems:
-            raise problems[layout.top + name]
     train, test = (
-        tuple(Entry(name, checksums[layout.top + name], sizes[layout.top + name]) for name in names)
+        tuple(
+            Entry(name, checksums[whole], header[:2], header[2])
+            for name in names
+            if (header := headers.get(whole := layout.top + name))
+        )
         for names in (layout.train, layout.test)
     )
-    digest = digest_of((entry.name, entry.sha256) for entry in (*train, *test))
-    return Scan(path, layout.top, layout.classes, train, test, digest)
+    used = {layout.top + name for name in (*layout.train, *layout.test)}
+    bad = {name: why for name, why in bad.items() if name in used}
+    return Scan(path, layout.top, layout.classes, train, test, bad)
 
 
 def digest_of(checksums: Iterable[tuple[str, str]]) -> str:

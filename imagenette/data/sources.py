@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from imagenette.data import cache
 from imagenette.data.archive import fingerprint
 from imagenette.data.dataset import Dataset
+from imagenette.data.decode import told
 from imagenette.data.digits import open_digits
 from imagenette.data.download import fetch
 from imagenette.data.images import is_image_name
 from imagenette.data.scan import Scan, scan
 from imagenette.errors import InputError
+from imagenette.files import expanded
 
 MIRROR = "https://s3.amazonaws.com/fast-ai-imageclas"
 """Where the published archives lie, unless IMAGENETTE_MIRROR says otherwise."""
@@ -62,13 +63,15 @@ def open_dataset(
     *,
     side: int = 256,
     home: str | Path | None = None,
+    bad_pictures: str = "refuse",
     progress: bool = True,
     log: Callable[[str], None] = _print,
 ) -> Dataset:
     """Open `digits`, a published archive by name, or a folder or archive by path.
 
     `side`: pixels per side of the stored squares, at most; smaller sets are not enlarged. `home`: where
-    downloads and decoded sets are kept, see `cache.home_folder`. `progress`: bars, on a terminal only.
+    downloads and decoded sets are kept, see `cache.home_folder`. `bad_pictures`: the knob; where some are
+    left out, `log` is told which, each time. `progress`: bars, on a terminal only.
     Raises InputError for anything wrong with the source, RunError for the network and the disk.
     """
     source = str(source)
@@ -78,44 +81,44 @@ def open_dataset(
         return open_digits(side)
     folder = cache.home_folder(home)
     progress = progress and sys.stderr.isatty()
-    if source in PUBLISHED:
-        return _open_published(source, side, folder, progress, log)
-    return _open_path(source, side, folder, progress, log)
+    opener = _open_published if source in PUBLISHED else _open_path
+    return opener(source, side, folder, bad_pictures == "skip", progress, log)
 
 
-def _open_published(name: str, side: int, home: Path, progress: bool, log: cache.Log) -> Dataset:
+def _open_published(name: str, side: int, home: Path, skip: bool, progress: bool, log: cache.Log) -> Dataset:
     archive = PUBLISHED[name]
     url = f"{(os.environ.get('IMAGENETTE_MIRROR') or MIRROR).rstrip('/')}/{archive.file}"
     key = f"md5-{archive.md5}"  # names the content, so a warm start needs neither network nor archive
-    stored = cache.recall(home, key, side)
+    stored = cache.recall(home, key, side, skip=skip)
     if stored is None:
         path = fetch(url, archive.md5, home / "downloads", progress=progress, log=log)
         scanned = scan(path, progress=progress)
         if message := _compare_with_imagenette(_counts(scanned)):
             raise InputError(f"data={name}: {message}")
-        stored = cache.store(home, scanned, side, progress=progress, log=log)
+        stored = cache.store(home, scanned, side, skip=skip, progress=progress, log=log)
         cache.remember(home, key, stored, log)
     return _dataset(name, url, stored)
 
 
-def _open_path(source: str, side: int, home: Path, progress: bool, log: cache.Log) -> Dataset:
-    path = Path(source).expanduser()
+def _open_path(source: str, side: int, home: Path, skip: bool, progress: bool, log: cache.Log) -> Dataset:
+    path = expanded(source)
     if not source or not path.exists():
         allowed = ", ".join(["digits", *PUBLISHED])
         raise InputError(f"data={source}: no such file or folder; allowed are {allowed}, or a path")
     key = fingerprint(path, is_image_name)
-    stored = cache.recall(home, key, side)
-    scanned = None if stored else scan(path, progress=progress)
-    counts = _counts(scanned) if scanned else _counts(stored)
-    if message := _compare_with_imagenette(counts):
-        if IMAGENETTE.keys() - counts.keys():
+    stored = cache.recall(home, key, side, skip=skip)
+    if stored is None:
+        scanned = scan(path, progress=progress)
+        message = _compare_with_imagenette(_counts(scanned))
+        if message and IMAGENETTE.keys() - scanned.classes:
             raise InputError(f"data={source}: {message}")
-        log(f"data={source}: {message}")
-    if scanned:
-        stored = cache.store(home, scanned, side, progress=progress, log=log)
+        stored = cache.store(home, scanned, side, skip=skip, progress=progress, log=log)
         if fingerprint(path, is_image_name) == key:  # else it changed meanwhile: read it again next time
             cache.remember(home, key, stored, log)
-    assert stored is not None
+    if stored.bad:
+        log(f"data={source}: {told(stored.bad)}: left out")
+    if message := _compare_with_imagenette(_counts(stored)):
+        log(f"data={source}: {message}")
     real = path.resolve()
     return _dataset(real.name.split(".")[0] or real.name, str(real), stored)
 
@@ -124,17 +127,14 @@ Counts = dict[str, tuple[int, int]]
 """Class: (training images, test images)."""
 
 
-def _counts(data: Scan | cache.Stored | None) -> Counts:
-    assert data is not None
+def _counts(data: Scan | cache.Stored) -> Counts:
     names = (
         ([entry.name for entry in data.train], [entry.name for entry in data.test])
         if isinstance(data, Scan)
         else (data.train.names, data.test.names)
     )
-    train, test = ([name.split("/")[1] for name in each] for each in names)
-    numbers = [np.unique(each, return_counts=True) for each in (train, test)]
-    by_class = [dict(zip(labels.tolist(), count.tolist(), strict=True)) for labels, count in numbers]
-    return {label: (by_class[0][label], by_class[1][label]) for label in data.classes}
+    train, test = (Counter(name.split("/")[1] for name in each) for each in names)
+    return {label: (train[label], test[label]) for label in data.classes}
 
 
 def _compare_with_imagenette(counts: Counts) -> str | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import struct
 
-from imagenette.data.images import read_size
+from imagenette.data.images import read_header
 from imagenette.errors import InputError
 
 _MARKERS = 20_000
@@ -25,7 +25,7 @@ def inspect(data: bytes, name: str, *, max_pixels: int) -> int:
         raise InputError(f"{name}: the image header is damaged: too many chunks")
     if data.startswith(b"BM") and data[30:34] in (struct.pack("<I", 1), struct.pack("<I", 2)):
         raise InputError(f"{name}: run-length encoded BMP is not taken here")
-    height, width = read_size(data, name, max_pixels=max_pixels)
+    height, width, _ = read_header(data, name, max_pixels=max_pixels)
     return height * width
 
 

@@ -29,7 +29,7 @@ _OPENING_SECONDS = 8.0  # that a stopped run waits for a server that hangs: SIGK
 
 
 def open_tracker(
-    job: Job, dataset: Dataset, *, facts: Mapping[str, str], history: Sequence[Epoch] = ()
+    job: Job, dataset: Dataset, task: Task, *, facts: Mapping[str, str], history: Sequence[Epoch] = ()
 ) -> Tracker:
     """The tracker of the run: a new one, or the one that the output folder belongs to. facts: tags on network
     and machine. history: epochs that are done.
@@ -50,7 +50,7 @@ def open_tracker(
             "depth": str(config.depth),
             "role": "trial" if trial else "run",
             "config_digest": config.digest(),
-            "selection": "holdout" if config.holdout else "test",
+            "selection": "holdout" if task.holdout is not None else "test",
             "output": str(job.output.resolve()),
             "reproduce": reproduce(job),
             **trial,

@@ -19,7 +19,9 @@ def prepare(config: Config, processes: int, *, progress: bool = True) -> Dataset
     from imagenette.data import open_dataset
 
     check_config(config)
-    dataset = open_dataset(config.data, side=stored_side(config), progress=progress)
+    dataset = open_dataset(
+        config.data, side=stored_side(config), bad_pictures=config.bad_pictures, progress=progress
+    )
     check_fit(config, dataset, processes)
     return dataset
 

@@ -50,7 +50,7 @@ def run(
 
         facts = {"parameters": str(models.parameter_count(state.net)), **machine(world.device, world.size)}
         opened = world.first_does(
-            lambda: lifecycle.open_tracker(job, dataset, facts=facts, history=state.history)
+            lambda: lifecycle.open_tracker(job, dataset, task, facts=facts, history=state.history)
         )
         tracker = opened or null_tracker()
         if world.watch and world.first:

@@ -291,6 +291,36 @@ def test_bad_data_is_one_line_exit_2_and_leaves_nothing(command, tmp_path, monke
     assert not list((tmp_path / "home").glob("cache/*/*.npy")), "nothing half made"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_user_with_neither_home_nor_name_has_what_mlflow_asks_for():
+    code = """
+import getpass, os, sys
+from pathlib import Path
+from imagenette.cli import main
+os.setuid(12345)
+sys.argv = ["imagenette", "--help"]
+try:
+    main()
+finally:  # root's Python may be closed to that user; main was imported before
+    print(Path.home(), getpass.getuser())
+"""
+    nameless = {"HOME", "LOGNAME", "USER", "LNAME", "USERNAME"}
+    env = {name: text for name, text in os.environ.items() if name not in nameless}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.endswith("/ 12345\n"), done.stderr
+
+
+def test_bad_pictures_are_left_out_where_asked(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGENETTE_HOME", str(tmp_path / "home"))
+    source = as_folder(GOOD | {"train/a/t.JPEG": b"hello"}, tmp_path / "x")
+    code, said = command("data", str(source))
+    assert (code, said.count("\n")) == (2, 1)
+    assert said.endswith("bad_pictures=skip leaves them out\n")
+    code, said = command("data", str(source), "--bad-pictures", "skip")
+    assert (code, said.count("\n")) == (0, 1)
+    assert "t.JPEG: the content is not an image" in said
+
+
 def test_every_kind_of_picture_is_read_as_rgb(tmp_path):
     gray, cmyk, rgba = (
         encode(picture(2, mode=m), k) for m, k in (("L", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"))

@@ -31,6 +31,16 @@ def encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     return out.getvalue()
 
 
+def turned(image: Image.Image, kind: str = "PNG", place: int = 6, **options: object) -> bytes:
+    """Shown as `image`, stored as EXIF's orientation `place` says: 6 is a phone held upright."""
+    exif = Image.Exif()
+    exif[0x0112] = place
+    back = {5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE}
+    back |= {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180}
+    back |= {4: Image.Transpose.FLIP_TOP_BOTTOM, 8: Image.Transpose.ROTATE_270}
+    return encode(image.transpose(back[place]), kind, exif=exif, **options)
+
+
 def small_set(
     classes: tuple[str, ...] = ("cat", "dog"), train: int = 3, val: int = 2, **shape: object
 ) -> Files:

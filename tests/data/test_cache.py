@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +19,9 @@ import pytest
 from imagenette.data import cache, open_dataset
 from imagenette.data import sources as sources_module
 from imagenette.data.images import decode
+from imagenette.data.scan import digest_of
 from imagenette.errors import InputError, RunError
-from tests.data.small_sets import Files, encode, left_behind, pack, picture, small_set
+from tests.data.small_sets import Files, encode, left_behind, pack, picture, small_set, turned
 
 CONTAINERS = ["set", "set.tar", "set.tgz", "set.tar.bz2", "set.tar.xz", "set.zip"]
 
@@ -93,6 +100,35 @@ def test_warm_start_does_not_read_the_source(
     )
     assert np.array_equal(warm.train.images, cold.train.images)
     assert warm.test.names == cold.test.names
+
+
+def test_turned_pictures_are_stored_upright_with_a_digest_of_their_own(tmp_path: Path, files: Files) -> None:
+    """The digest of before stands for pixels as they were: on their side."""
+    image = picture(9)
+    upright = pack(files | {"train/cat/phone.png": encode(image, "PNG")}, tmp_path / "upright.tar")
+    files["train/cat/phone.png"] = turned(image)
+    one, other = open_dataset(upright), open_dataset(pack(files, tmp_path / "turned.tar"))
+    assert np.array_equal(one.train.images, other.train.images)
+    assert np.array_equal(one.train.sizes, other.train.sizes)
+    assert other.digest != digest_before(files)
+
+
+def digest_before(files: Files) -> str:
+    return digest_of((name, hashlib.sha256(data).hexdigest()) for name, data in files.items())
+
+
+def test_cache_of_before_is_used_where_no_picture_is_turned(tmp_path: Path, files: Files, home: Path) -> None:
+    path = pack(files, tmp_path / "set.tar")
+    before = open_dataset(path)
+    made = (cache_folder(home) / "train-images.npy").stat()
+    (index,) = (home / "index").iterdir()
+    old = json.dumps({"digest": before.digest, "native": 24})
+    index.with_name(index.name.replace("-2.json", "-1.json")).write_text(old)
+    index.unlink()
+    lines: list[str] = []
+    assert open_dataset(path, log=lines.append).digest == before.digest == digest_before(files)
+    after = (cache_folder(home) / "train-images.npy").stat()
+    assert (after.st_ino, after.st_mtime_ns, lines) == (made.st_ino, made.st_mtime_ns, [])
 
 
 def test_changed_source_is_read_again(tmp_path: Path, files: Files) -> None:
@@ -296,13 +332,74 @@ def test_truncated_image_is_found_at_decoding_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("bad", [b"", b"text", b"\xff\xd8\xff\xe0 cut"])
-def test_bad_header_is_found_before_any_pixel_is_decoded(
-    tmp_path: Path, files: Files, home: Path, bad: bytes
-) -> None:
+def test_bad_header_is_told_and_leaves_nothing(tmp_path: Path, files: Files, home: Path, bad: bytes) -> None:
     files["val/dog/9.JPEG"] = bad
     with pytest.raises(InputError, match=r"val/dog/9\.JPEG: "):
         open_dataset(pack(files, tmp_path / "set.tar"))
     assert not home.exists()
+
+
+def with_bad(files: Files, count: int = 2) -> Files:
+    """So many in each class: of one the header is bad, of the other the pixels."""
+    cut = encode(picture(1, (200, 200)))[:-400]
+    bad = {f"train/cat/bad{i:02}.JPEG": b"<html>404</html>" for i in range(count)}
+    return files | bad | {f"val/dog/bad{i:02}.JPEG": cut for i in range(count)}
+
+
+@pytest.mark.parametrize("name", ["set", "set.tgz", "set.zip"])
+def test_all_bad_pictures_are_named_at_once_headers_and_pixels(
+    tmp_path: Path, files: Files, home: Path, name: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        open_dataset(pack(with_bad(files), tmp_path / name))
+    said = str(caught.value)
+    assert said.startswith(f"data={tmp_path / name}: 4 pictures cannot be read: ")
+    for bad in ("train/cat/bad00", "train/cat/bad01"):
+        assert f"{bad}.JPEG: the content is not an image" in said
+    for bad in ("val/dog/bad00", "val/dog/bad01"):
+        assert f"{bad}.JPEG: the image is damaged" in said
+    assert "\n" not in said
+    assert not home.exists()
+
+
+def test_of_many_bad_pictures_twenty_are_named_and_the_others_counted(tmp_path: Path, files: Files) -> None:
+    with pytest.raises(InputError, match=r": 30 pictures cannot be read: .*; and 10 more; ") as caught:
+        open_dataset(pack(with_bad(files, 15), tmp_path / "set"))
+    assert str(caught.value).count(".JPEG: the ") == 20
+
+
+@pytest.mark.parametrize("kinds", ["header", "pixels", "both"])
+def test_bad_pictures_are_skipped_where_asked_and_the_set_is_the_one_without_them(
+    tmp_path: Path, files: Files, kinds: str
+) -> None:
+    bad = {
+        k: v for k, v in with_bad(files).items() if k[:3] in {"header": "tra", "pixels": "val"}.get(kinds, k)
+    }
+    path = pack(files | bad, tmp_path / "set.tar")
+    without = open_dataset(pack(files, tmp_path / "whole.tar"))
+    for _ in range(2):  # cold and warm
+        lines: list[str] = []
+        data = open_dataset(path, bad_pictures="skip", log=lines.append)
+        assert (data.digest, data.train.names) == (without.digest, without.train.names)
+        assert np.array_equal(data.test.images, without.test.images)
+        (line,) = lines
+        assert all(name in line for name in bad.keys() - files.keys())
+        assert line.endswith("left out")
+    with pytest.raises(InputError, match="cannot be read"):
+        open_dataset(path)
+
+
+def test_a_whole_set_is_the_same_whatever_happens_to_bad_pictures(tmp_path: Path, files: Files) -> None:
+    path, lines = pack(files, tmp_path / "set.tar"), list[str]()
+    digests = {open_dataset(path, bad_pictures=each, log=lines.append).digest for each in ("skip", "refuse")}
+    assert (len(digests), lines) == (1, [])
+
+
+@pytest.mark.parametrize("bad", [b"", encode(picture(1, (200, 200)))[:-400]])
+def test_a_class_with_bad_pictures_alone_is_not_skipped(tmp_path: Path, files: Files, bad: bytes) -> None:
+    files |= dict.fromkeys([name for name in files if name.startswith("val/dog")], bad)
+    with pytest.raises(InputError, match="no test picture of class dog can be read"):
+        open_dataset(pack(files, tmp_path / "set.tar"), bad_pictures="skip")
 
 
 def test_source_that_changes_between_the_passes_is_refused(tmp_path: Path, files: Files, home: Path) -> None:
@@ -314,6 +411,111 @@ def test_source_that_changes_between_the_passes_is_refused(tmp_path: Path, files
     (path / "val/dog/0.JPEG").unlink()
     with pytest.raises(InputError, match="1 images are gone"):
         cache.store(home, scanned, 16, progress=False, log=print)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home that every user may write to, in a folder that every user may enter."""
+    before = os.umask(0)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        monkeypatch.setenv("IMAGENETTE_HOME", f"{folder}/home")
+        yield Path(folder) / "home"
+    os.umask(before)
+
+
+@contextmanager
+def as_stranger() -> Iterator[None]:
+    """Without root's rights; with their own, a mode without `w` closes a file to its owner too."""
+    if root := os.geteuid() == 0:
+        os.seteuid(12345)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o000])
+def test_lock_that_another_user_left_stops_nobody(shared: Path, files: Files, mode: int) -> None:
+    path = pack(files, shared.parent / "set.tar")
+    open_dataset(path)
+    shutil.rmtree(cache_folder(shared))
+    (lock,) = (shared / "cache").glob(".*.lock")
+    lock.chmod(mode)
+    with as_stranger():
+        assert len(open_dataset(path).train) == 6
+
+
+def test_whoever_may_only_read_waits_for_the_maker_and_uses_what_it_made(shared: Path, files: Files) -> None:
+    path = pack(files, shared.parent / "set.tar")
+    open_dataset(path)
+    made = cache_folder(shared)
+    aside = made.rename(shared / "aside")
+    (lock,) = made.parent.glob(".*.lock")
+    lock.chmod(0o444)
+    made.parent.chmod(0o755)
+    lines: list[str] = []
+
+    def finish(line: str) -> None:
+        lines.append(line)
+        if root := os.geteuid() == 12345:
+            os.seteuid(0)
+        aside.rename(made)
+        if root:
+            os.seteuid(12345)
+        maker.close()
+
+    with lock.open() as maker:
+        fcntl.flock(maker, fcntl.LOCK_EX)
+        with as_stranger():
+            assert len(open_dataset(path, log=finish).train) == 6
+    assert lines == [f"waiting for another process which makes {made.name}"]
+
+
+def test_home_that_may_only_be_read_is_used_where_it_is_whole_and_else_told(
+    shared: Path, files: Files
+) -> None:
+    path = pack(files, shared.parent / "set.tar")
+    before = open_dataset(path)
+    folders = [shared / "cache", shared / "index", shared]
+    for folder in folders:
+        folder.chmod(0o555)
+    lines: list[str] = []
+    with as_stranger():
+        assert open_dataset(path, log=lines.append).digest == before.digest
+        with pytest.raises(
+            RunError, match=r"^cannot write the cache \S+: Permission denied; IMAGENETTE_HOME="
+        ):
+            open_dataset(path, side=8, log=lines.append)
+    for folder in folders:
+        folder.chmod(0o777)
+    assert lines == []
+
+
+def test_cache_that_may_not_be_read_is_told_as_that(shared: Path, files: Files) -> None:
+    path = pack(files, shared.parent / "set.tar")
+    open_dataset(path)
+    cache_folder(shared).chmod(0o000)
+    lines: list[str] = []
+    with as_stranger(), pytest.raises(RunError, match=r"^cannot read the cache .* IMAGENETTE_HOME="):
+        open_dataset(path, log=lines.append)
+    cache_folder(shared).chmod(0o777)
+    assert lines == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_user_with_neither_home_nor_name_is_told_in_one_line_where_a_home_is_needed() -> None:
+    code = (
+        "import os; from imagenette.data import cache, sources; os.setuid(12345); "
+        "print(sources.expanded('~/x'), cache.home_folder('/one')); cache.home_folder()"
+    )
+    env = {name: text for name, text in os.environ.items() if not name.endswith("_HOME") and name != "HOME"}
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=env, capture_output=True, text=True)
+    assert done.stdout == "~/x /one\n"
+    last = done.stderr.splitlines()[-1]
+    assert re.search("InputError: ~/.cache/imagenette: there is no such home.*IMAGENETTE_HOME=", last)
 
 
 def test_home_comes_from_argument_then_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

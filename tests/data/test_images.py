@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import resource
 import struct
 import tracemalloc
@@ -8,11 +9,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from imagenette.data.images import MAX_PIXELS, decode, is_image_name, read_size
+from imagenette.data.images import MAX_PIXELS, decode, is_image_name, read_header
 from imagenette.errors import InputError
-from tests.data.small_sets import encode, picture
+from tests.data.small_sets import encode, picture, turned
 
 
 def huge_jpeg(side: int) -> bytes:
@@ -58,7 +59,7 @@ def test_bad_header_is_refused_in_one_line_without_warning_or_memory(what: str) 
     tracemalloc.start()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for read in (read_size, decode):
+        for read in (read_header, decode):
             with pytest.raises(InputError, match=message) as caught:
                 read(data, "set.tar: train/a/x.JPEG")
             assert str(caught.value).startswith("set.tar: train/a/x.JPEG: ")
@@ -69,7 +70,7 @@ def test_bad_header_is_refused_in_one_line_without_warning_or_memory(what: str) 
 
 
 def test_cap_is_below_what_a_small_file_can_claim() -> None:
-    assert read_size(huge_jpeg(10_000), "x") == (10_000, 10_000)
+    assert read_header(huge_jpeg(10_000), "x") == (10_000, 10_000, False)
     assert MAX_PIXELS == 100_000_000
 
 
@@ -81,7 +82,7 @@ def test_image_cut_short_is_refused(kind: str) -> None:
 
 
 def test_size_is_height_then_width() -> None:
-    assert read_size(encode(picture(0, (24, 16))), "x") == (16, 24)
+    assert read_header(encode(picture(0, (24, 16))), "x") == (16, 24, False)
     assert decode(encode(picture(0, (24, 16))), "x").shape == (16, 24, 3)
 
 
@@ -130,11 +131,95 @@ def test_32_bit_pixels_are_refused() -> None:
         decode(data, "x")
 
 
-def test_exif_orientation_is_ignored() -> None:
-    image, exif = picture(5, (24, 16)), Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees to show
-    turned = encode(image, "JPEG", exif=exif)
-    assert np.array_equal(decode(turned, "x"), decode(encode(image), "x"))
+@pytest.mark.parametrize("place", range(2, 9))
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_an_image_is_upright_wherever_exif_says_that_its_top_is(kind: str, place: int) -> None:
+    image = picture(5, (24, 16))
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    data = turned(image, kind, place, **lossless)
+    assert np.array_equal(decode(data, "x"), np.asarray(image))
+    assert np.array_equal(decode(data, "x", 8), decode(encode(image, "PNG"), "x", 8))
+    assert read_header(data, "x")[:2] == (16, 24)
+
+
+def test_a_jpeg_is_turned_as_pillow_turns_it() -> None:
+    data = turned(picture(5, (24, 16)), "JPEG")
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(decode(data, "x"), np.asarray(ImageOps.exif_transpose(image)))
+    assert read_header(data, "x") == (16, 24, True)
+
+
+ONE_TAG = b"\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"  # orientation 6
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"",
+        b"II*\0",
+        b"II*\0\xff\xff\xff\xff",
+        b"MM\0*\0\0\0\x08\xff\xff",
+        b"II*\0\x08\0\0\0" + ONE_TAG[:-6],
+        b"II*\0\x08\0\0\0" + ONE_TAG.replace(b"\x06", b"\x09"),
+        b"II*\0\x08\0\0\0\xff\xff" + bytes(range(256)) * 40,
+    ],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_exif_that_is_damaged_turns_nothing_and_is_not_told(kind: str, exif: bytes) -> None:
+    image = picture(5, (24, 16))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = encode(image, kind, exif=b"Exif\0\0" + exif)
+        assert np.array_equal(decode(data, "x"), decode(encode(image, kind), "x"))
+        assert read_header(data, "x") == (16, 24, False)
+    whole = encode(image, kind, exif=b"Exif\0\0II*\0\x08\0\0\0" + ONE_TAG)
+    assert read_header(whole, "x") == (24, 16, True)
+
+
+def chunk(kind: bytes, body: bytes, *, checksum: int | None = None) -> bytes:
+    check = zlib.crc32(kind + body) if checksum is None else checksum
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
+
+
+LARGE = zlib.compress(bytes(3_000_000))
+BESIDE = {
+    "a large profile": chunk(b"iCCP", b"Adobe RGB\0\0" + LARGE),
+    "a profile cut short": chunk(b"iCCP", b"Adobe RGB"),
+    "a large compressed text": chunk(b"zTXt", b"Comment\0\0" + LARGE),
+    "a large international text": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LARGE),
+    "much text": 3 * chunk(b"tEXt", b"Comment\0" + b"x" * 24_000_000),
+    "a text with a flaw": chunk(b"tEXt", b"Comment\0good", checksum=1),
+    "a text that is called exif": chunk(b"tEXt", b"exif\0II*\0\x08\0\0\0" + ONE_TAG),
+    "a cut density": chunk(b"pHYs", b"\0"),
+    "an animation's frame count": chunk(b"acTL", b"\0"),
+    "a chunk of one's own": chunk(b"prVt", b"1", checksum=2),
+}
+
+
+@pytest.mark.parametrize("what", BESIDE)
+def test_a_png_is_its_pixels_whatever_else_it_carries(what: str) -> None:
+    image = picture(6, (24, 16))
+    data = encode(image, "PNG")
+    data = data[:33] + BESIDE[what] + data[33:]  # after the header
+    assert read_header(data, "x") == (16, 24, False)
+    assert np.array_equal(decode(data, "x"), np.asarray(image))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_alpha_is_dropped_and_the_colour_under_it_stays(kind: str, mode: str) -> None:
+    image = picture(7, (16, 16), "L" if mode == "LA" else "RGB")
+    clear = image.copy()
+    clear.putalpha(Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)))
+    exact = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    assert np.array_equal(decode(encode(clear, kind, **exact), "x"), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_keep_their_upper_eight(kind: str) -> None:
+    gray = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    data = encode(Image.fromarray(gray), kind)
+    assert np.array_equal(decode(data, "x")[..., 0], gray >> 8)
 
 
 def test_image_of_the_wanted_side_is_not_resized() -> None:

@@ -1,5 +1,7 @@
 """The epoch plan: a pure function of (seed, epoch), by torchvision's rule."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from imagenette.data.plan import (
     stratified,
     to_stored,
 )
+from imagenette.data.sources import IMAGENETTE
 
 shapes = st.tuples(st.integers(1, 600), st.integers(1, 600))
 
@@ -109,6 +112,33 @@ def test_the_holdout_is_the_same_whatever_the_limit(limit):
     assert len(training) == (limit or 900)
     assert not set(training.tolist()) & set(held.tolist())
     assert len(np.unique(labels[training])) == 10
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=40),
+    st.floats(0, 0.5),
+    st.one_of(st.just(0), st.integers(1, 60)),
+)
+def test_every_class_is_trained_and_a_holdout_that_left_that_is_as_ever(sizes, holdout, limit):
+    """The old rule is `stratified` alone; runs made by it are resumed and reused."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    training, held = split_positions(labels, holdout=holdout, limit=limit)
+    if not 0 < limit < len(sizes):
+        assert set(labels[training]) == set(labels)
+    old = stratified(labels, round(holdout * len(labels)), seed=0)
+    assert set(held) <= set(old)
+    if set(np.delete(labels, old)) == set(labels):
+        assert (held == old).all()
+
+
+@pytest.mark.parametrize(
+    ("holdout", "limit", "digest"),
+    [(0.1, 0, "d4dfa1a929075ce2"), (0.1, 1000, "e39afab179387e08"), (0.5, 0, "489ef1d4af0bea17")],
+)
+def test_imagenettes_split_is_the_one_it_always_had(holdout, limit, digest):
+    labels = np.repeat(np.arange(10), [train for _, train, _ in IMAGENETTE.values()])
+    training, held = split_positions(labels, holdout=holdout, limit=limit)
+    assert hashlib.sha256(training.tobytes() + held.tobytes()).hexdigest().startswith(digest)
 
 
 @given(st.integers(1, 400), st.integers(32, 400), st.integers(32, 400))

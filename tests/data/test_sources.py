@@ -40,7 +40,9 @@ def mirror(tmp_path: Path, small_counts: None, monkeypatch: pytest.MonkeyPatch) 
         yield server
 
 
-@pytest.mark.parametrize("source", ["", "imagnette", "/no/such/folder", "~/nothing.tgz"])
+@pytest.mark.parametrize(
+    "source", ["", "imagnette", "/no/such/folder", "~/nothing.tgz", "~nobody-of-that-name/x"]
+)
 def test_unknown_source_is_told_with_what_is_allowed(source: str) -> None:
     with pytest.raises(InputError, match=f"^data={source}: .*digits, imagenette, imagenette-320px") as caught:
         open_dataset(source)

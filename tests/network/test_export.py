@@ -20,7 +20,7 @@ from torchvision.models import resnet18
 from imagenette.data.images import decode
 from imagenette.data.prepare import resize
 from imagenette.network.export import CODE, save_model
-from tests.data.small_sets import encode, picture
+from tests.data.small_sets import encode, picture, turned
 
 CLASSES = [f"n{number:02d}" for number in range(10)]
 LABELS = [f"thing {number}" for number in range(10)]
@@ -90,6 +90,13 @@ def test_as_pyfunc_it_takes_files_as_bytes_and_says_the_same(
     np.testing.assert_allclose(shares.to_numpy(), shares_of(net, pictures), atol=1e-5)
     with pytest.raises(Exception, match="image 2: the content is not an image"):
         loaded.predict(pd.DataFrame({"image": [files[0], b"no picture"]}))
+
+
+def test_as_pyfunc_it_sees_a_phones_picture_upright(saved: Path) -> None:
+    image = picture(1, (90, 120))
+    pair = [encode(image, "PNG"), turned(image)]
+    upright, phone = pyfunc.load_model(str(saved)).predict(pd.DataFrame({"image": pair})).to_numpy()
+    np.testing.assert_array_equal(phone, upright)
 
 
 def test_saving_leaves_the_network_as_it_was(net: nn.Module, saved: Path) -> None:

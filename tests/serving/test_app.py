@@ -17,8 +17,9 @@ from PIL import Image
 from imagenette.registry import load
 from imagenette.serving.app import create_app
 from imagenette.serving.limits import Limits
+from imagenette.serving.predict import classify
 from imagenette.serving.served import Served
-from tests.data.small_sets import encode, picture
+from tests.data.small_sets import encode, picture, turned
 
 LIMITS = Limits(files=4, body=300_000, pixels=1_000_000, seconds=5.0)
 
@@ -53,6 +54,18 @@ def test_answers_are_the_model_s_own_in_the_order_of_the_files(client, small_mod
         assert list(shares.values()) == sorted(shares.values(), reverse=True)
         assert [shares[name] for name in model.classes] == pytest.approx(row.tolist(), abs=1e-6)
     assert len(client.post("/predict?top=1", files=upload(pictures[0])).json()["predictions"][0]["top"]) == 1
+
+
+def test_a_phones_picture_is_seen_upright_over_http_and_by_predict(client, small_model, tmp_path):
+    image = picture(1, (40, 30))
+    pair = {"upright.png": encode(image, "PNG"), "phone.png": turned(image)}
+    upright, phone = client.post("/predict", files=upload(*pair.values())).json()["predictions"]
+    assert phone["top"] == upright["top"]
+    for name, data in pair.items():
+        (tmp_path / name).write_bytes(data)
+    model = load(str(small_model))
+    upright, phone = classify(model, [tmp_path / name for name in pair], top=3, unread=pytest.fail)
+    assert phone.classes == upright.classes
 
 
 def bomb_png(side: int) -> bytes:

@@ -11,10 +11,13 @@ from imagenette.config import resolve
 from imagenette.data import open_dataset
 from imagenette.data.batches import Normalizer
 from imagenette.network.self_test import TOLERANCE
+from imagenette.tracking.outbox import read_card
 from imagenette.training import optim, train
 from imagenette.training.checkpoint import pack, unpack
 from imagenette.training.distributed import World
 from imagenette.training.gpu import Reading
+from imagenette.training.job import Job
+from imagenette.training.lifecycle import open_tracker
 from imagenette.training.loop import Diverged, Stopped, evaluate, fit
 from imagenette.training.step import follow, stepper
 
@@ -68,6 +71,14 @@ def test_what_is_not_finite_is_neither_evaluated_nor_stopped_at(digits, unfit, w
 
     with pytest.raises(Diverged, match=rf"^bn1.{where} is not finite at epoch 1, step 2"):
         list(fit(state, task, CPU, stop=stop))
+
+
+@pytest.mark.parametrize(("holdout", "chosen"), [(0.1, "holdout"), (1e-4, "test"), (0, "test")])
+def test_a_run_is_tagged_by_the_images_that_choose_its_epoch(digits, tmp_path, holdout, chosen):
+    task, _ = make(digits, holdout=holdout)
+    job = Job(config=task.config, output=tmp_path, offline=True)
+    open_tracker(job, digits, task, facts={})
+    assert read_card(tmp_path).tags["selection"] == chosen
 
 
 @pytest.mark.parametrize("after", [1, 2, 4])
