@@ -109,7 +109,7 @@ def test_a_stop_in_the_first_seconds_has_a_result_and_ends_the_run_of_mlflow_run
         "MLFLOW_RUN_ID": outer.info.run_id,
     }
     line = [sys.executable, "-c", IN_IMPORTS, "train", "--data", "digits", "--output", str(tmp_path / "run")]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 75, done.stderr
     assert done.stderr.strip() == "imagenette: stopped on request"
     assert Result.read(tmp_path / "run").status == "preempted"

@@ -165,7 +165,7 @@ def test_a_stop_does_not_wait_for_a_server_that_hangs(server: Server, tmp_path: 
         hanging = True
         began = time.monotonic()
         assert not tracker.opened(within=0.5)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8
         hanging = False
         assert tracker.opened(within=60)
         tracker.close(Status.PREEMPTED)
