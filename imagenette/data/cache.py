@@ -14,7 +14,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Stored:
     classes: tuple[str, ...]
     train: Split
     test: Split
+    passed_over: str = ""
+    """What lies in the source and was not taken, in one line."""
 
 
 class _DamagedError(Exception):
@@ -57,7 +59,8 @@ def recall(home: Path, fingerprint: str, side: int) -> Stored | None:
     """What a source with this fingerprint held the last time; None if that is not known or not there."""
     try:
         known = json.loads(_index_file(home, fingerprint).read_bytes())
-        return _open(_folder(home, known["digest"], min(side, known["native"])), known["digest"])
+        stored = _open(_folder(home, known["digest"], min(side, known["native"])), known["digest"])
+        return stored and replace(stored, passed_over=known.get("passed_over", ""))
     except (OSError, ValueError, TypeError, KeyError, _DamagedError):
         return None
 
@@ -68,7 +71,8 @@ def remember(home: Path, fingerprint: str, stored: Stored, log: Log) -> None:
     beside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps({"digest": stored.digest, "native": stored.native}))
+        about = {"digest": stored.digest, "native": stored.native, "passed_over": stored.passed_over}
+        beside.write_text(json.dumps(about), encoding="utf-8")
         beside.replace(file)
     except OSError as error:
         with suppress(OSError):
@@ -150,7 +154,7 @@ def _write_meta(folder: Path, scan: Scan, side: int) -> None:
         "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
         "names": {"train": [e.name for e in scan.train], "test": [e.name for e in scan.test]},
     }
-    with (folder / "meta.json").open("w") as file:
+    with (folder / "meta.json").open("w", encoding="utf-8") as file:
         json.dump(meta, file)
         file.flush()
         os.fsync(file.fileno())
@@ -187,7 +191,7 @@ def _open_split(folder: Path, split: str, names: list[str]) -> Split:
 @contextmanager
 def _locked(file: Path, log: Log) -> Iterator[bool]:
     """Whether the lock is really held: some network file systems have none."""
-    with file.open("a") as lock:
+    with file.open("ab") as lock:
         held = True
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

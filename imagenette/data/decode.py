@@ -17,9 +17,8 @@ from tqdm import tqdm
 
 from imagenette.data.archive import members
 from imagenette.data.images import decode
-from imagenette.data.layout import shown
 from imagenette.data.scan import Entry, Scan
-from imagenette.errors import InputError
+from imagenette.errors import InputError, shown
 from imagenette.processes import cores
 
 
@@ -35,8 +34,8 @@ def decode_into(folder: Path, scan: Scan, side: int, *, progress: bool = False) 
         _rows(folder / "train-images.npy", len(scan.train), side) as train,
         _rows(folder / "test-images.npy", len(scan.test), side) as test,
     ):
-        targets = {scan.top + e.name: (train, row, e) for row, e in enumerate(scan.train)}
-        targets |= {scan.top + e.name: (test, row, e) for row, e in enumerate(scan.test)}
+        targets = {e.member: (train, row, e) for row, e in enumerate(scan.train)}
+        targets |= {e.member: (test, row, e) for row, e in enumerate(scan.test)}
         _decode_all(scan.path, targets, side, progress)
 
 

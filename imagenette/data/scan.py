@@ -10,9 +10,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from imagenette.data.archive import members
-from imagenette.data.images import is_image_name, read_size
-from imagenette.data.layout import find_layout, shown
-from imagenette.errors import InputError
+from imagenette.data.images import read_size
+from imagenette.data.layout import find_layout, parents, passed_over
+from imagenette.errors import InputError, shown
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Entry:
 
     name: str
     """`train/n01440764/x.JPEG`"""
+    member: str
+    """What the source calls it: `imagenette2/train/n01440764/x.JPEG`."""
     sha256: str
     size: tuple[int, int]
     """Height and width in pixels."""
@@ -29,12 +31,12 @@ class Entry:
 @dataclass(frozen=True)
 class Scan:
     path: Path
-    top: str
-    """What stands before each entry's name inside the source."""
     classes: tuple[str, ...]
     train: tuple[Entry, ...]
     test: tuple[Entry, ...]
     digest: str
+    passed_over: str
+    """What lies in the source and is not taken, in one line."""
 
     @property
     def native(self) -> int:
@@ -47,11 +49,11 @@ def scan(path: Path, *, progress: bool = False) -> Scan:
     checksums: dict[str, str] = {}
     sizes: dict[str, tuple[int, int]] = {}
     problems: dict[str, InputError] = {}  # raised only if the image belongs to a split
-    folders: set[str] = set()
-    with tqdm(desc=f"checking {path.name}", unit="img", disable=not progress, leave=False) as bar:
-        for member in members(path, is_image_name):
+    names: dict[str, list[str]] = {"folder": [], "other": [], "system": []}
+    with tqdm(desc=f"checking {shown(path.name)}", unit="img", disable=not progress, leave=False) as bar:
+        for member in members(path):
             if member.data is None:
-                folders.add(member.name)
+                names[member.kind].append(member.name)
                 continue
             checksums[member.name] = hashlib.sha256(member.data).hexdigest()
             try:
@@ -59,16 +61,21 @@ def scan(path: Path, *, progress: bool = False) -> Scan:
             except InputError as error:
                 problems[member.name] = error
             bar.update()
+    folders = {
+        *names["folder"],
+        *(above for each in names.values() for name in each for above in parents(name)),
+    }
     layout = find_layout(checksums, folders, f"data={path}")
-    for name in (*layout.train, *layout.test):
-        if layout.top + name in problems:
-            raise problems[layout.top + name]
+    for member_name in (*layout.train.values(), *layout.test.values()):
+        if member_name in problems:
+            raise problems[member_name]
     train, test = (
-        tuple(Entry(name, checksums[layout.top + name], sizes[layout.top + name]) for name in names)
-        for names in (layout.train, layout.test)
+        tuple(Entry(name, member, checksums[member], sizes[member]) for name, member in split.items())
+        for split in (layout.train, layout.test)
     )
     digest = digest_of((entry.name, entry.sha256) for entry in (*train, *test))
-    return Scan(path, layout.top, layout.classes, train, test, digest)
+    left = passed_over(layout, checksums, names["other"], names["system"])
+    return Scan(path, layout.classes, train, test, digest, left)
 
 
 def digest_of(checksums: Iterable[tuple[str, str]]) -> str:

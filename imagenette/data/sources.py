@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,8 @@ from imagenette.data.archive import fingerprint
 from imagenette.data.dataset import Dataset
 from imagenette.data.digits import open_digits
 from imagenette.data.download import fetch
-from imagenette.data.images import is_image_name
 from imagenette.data.scan import Scan, scan
-from imagenette.errors import InputError
+from imagenette.errors import InputError, shown
 
 MIRROR = "https://s3.amazonaws.com/fast-ai-imageclas"
 """Where the published archives lie, unless IMAGENETTE_MIRROR says otherwise."""
@@ -54,7 +53,7 @@ IMAGENETTE = {
 
 
 def _print(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(shown(line), file=sys.stderr)
 
 
 def open_dataset(
@@ -103,7 +102,7 @@ def _open_path(source: str, side: int, home: Path, progress: bool, log: cache.Lo
     if not source or not path.exists():
         allowed = ", ".join(["digits", *PUBLISHED])
         raise InputError(f"data={source}: no such file or folder; allowed are {allowed}, or a path")
-    key = fingerprint(path, is_image_name)
+    key = fingerprint(path)
     stored = cache.recall(home, key, side)
     scanned = None if stored else scan(path, progress=progress)
     counts = _counts(scanned) if scanned else _counts(stored)
@@ -113,9 +112,12 @@ def _open_path(source: str, side: int, home: Path, progress: bool, log: cache.Lo
         log(f"data={source}: {message}")
     if scanned:
         stored = cache.store(home, scanned, side, progress=progress, log=log)
-        if fingerprint(path, is_image_name) == key:  # else it changed meanwhile: read it again next time
+        stored = replace(stored, passed_over=scanned.passed_over)
+        if fingerprint(path) == key:  # else it changed meanwhile: read it again next time
             cache.remember(home, key, stored, log)
     assert stored is not None
+    if stored.passed_over:
+        log(f"data={source}: passed over: {stored.passed_over}")
     real = path.resolve()
     return _dataset(real.name.split(".")[0] or real.name, str(real), stored)
 
