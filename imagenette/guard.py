@@ -96,7 +96,7 @@ def one_password(password: str, *, user: str = USER) -> Verify:
 def read_password(path: Path) -> str:
     """The first line of a file. InputError if it cannot be read or is too short to be a password."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InputError(f"password file {path} cannot be read: {reason}") from None
