@@ -12,13 +12,14 @@ from imagenette.errors import InputError
 
 def netloc(host: str, port: int) -> str:
     """host:port as it stands in a URL: an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"[{host.strip('[]')}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
     """A socket that listens there (port 0: any free one). InputError where that cannot be, naming the option
     that chooses another."""
     try:
+        host = host.strip("[]")  # as it stands in a URL
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         # The protocol is named: on a socket of protocol 0 asyncio does not switch Nagle's algorithm off, and
         # each answer on a kept connection would wait 40 ms for the client's delayed acknowledgement.

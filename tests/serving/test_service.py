@@ -157,7 +157,9 @@ def test_no_such_model_is_one_line(registry, model, words):
 
 
 def test_an_ipv6_address_is_said_as_clients_take_it(start, small_model):
-    service = start(str(small_model), "--host", "::1")  # up: asked at the address that it printed
+    service = start(
+        str(small_model), "--host", "[::1]"
+    )  # as it stands in a URL; up: asked at the address that it printed
     assert service.url.startswith("http://[::1]:")
     assert httpx.get(f"{service.url}/model").status_code == 200
     port = int(service.url.rpartition(":")[2])
