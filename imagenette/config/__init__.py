@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from imagenette.config.knobs import GROUPS, KNOBS, NEUTRAL, OPERATIONAL, OWN, Config, allowed, canonical
 from imagenette.config.recipes import DATA, OPTIMIZERS, RECIPES, OfOptimizer
-from imagenette.errors import InputError, shown
+from imagenette.errors import InputError
 
 __all__ = [
     "DATA",
@@ -52,13 +52,8 @@ def resolve(given: Mapping[str, Any]) -> Config:
                 config = Config.model_validate(config.model_dump() | {name: derive(config)})
         return _check_together(config)
     except ValidationError as error:
-        first = error.errors()[0]
-        name, value = str(first["loc"][0]), first["input"]
-        if first["type"] == "string_unicode":  # a file's name in another encoding
-            raise InputError(
-                f"{name}={shown(value)}: {name} must be UTF-8; rename it, or give a link to it"
-            ) from None
-        raise InputError(f"{name}={value}: {name} must be {allowed(name)}") from None
+        name = str(error.errors()[0]["loc"][0])
+        raise InputError(f"{name}={error.errors()[0]['input']}: {name} must be {allowed(name)}") from None
 
 
 def _check_together(config: Config) -> Config:

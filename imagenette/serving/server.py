@@ -17,7 +17,7 @@ import click
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from imagenette.errors import InputError, RunError
+from imagenette.errors import InputError, RunError, shown
 from imagenette.guard import LOOPBACK, Guard, one_password
 from imagenette.ports import listen, netloc, refuse_new
 from imagenette.processes import stop_signals
@@ -139,4 +139,4 @@ def _run(server: uvicorn.Server, listening: socket.socket) -> None:
 
 
 def _print(line: str) -> None:
-    click.echo(f"imagenette: {line}", err=True)
+    click.echo(f"imagenette: {shown(line)}", err=True)

@@ -352,5 +352,13 @@ def test_what_is_read_and_said_is_the_same_in_every_locale(tmp_path):
     assert said[:2] == said[2:]
     assert "classes: a, café\n" in said[0][1]
     assert said[1][2] == (
-        f"imagenette: data={tmp_path}/lat\\udce9: data must be UTF-8; rename it, or give a link to it\n"
+        f"imagenette: source={tmp_path}/lat\\udce9: must be UTF-8; rename it, or give a link to it\n"
     )
+
+
+@pytest.mark.parametrize("option", ["--output", "--data", "--run-name", "--arm"])
+def test_text_that_is_not_utf8_is_refused_before_anything_is_made(command, tmp_path, option):
+    code, said = command("train", "--limit", "64", option, os.fsdecode(b"lat\xe9"))
+    assert (code, list(tmp_path.iterdir())) == (2, [])
+    name = option[2:].replace("-", "_")
+    assert said == f"imagenette: {name}=lat\\udce9: must be UTF-8; rename it, or give a link to it\n"
