@@ -60,14 +60,12 @@ def members(path: Path, wants: Wants = None) -> Iterator[Member]:
             found = _tar_members(path, wants)
         seen: set[str] = set()
         for member in found:
-            if member.kind in {"picture", "system"}:
-                if member.name in seen and member.kind == "picture":
-                    raise InputError(f"data={path}: {shown(member.name)} is in the archive twice")
-                if member.name in seen:
-                    continue
-                seen.add(member.name)
-            if member.name:
+            if member.kind == "picture" and member.name in seen:
+                raise InputError(f"data={path}: {shown(member.name)} is in the archive twice")
+            if member.name and (member.kind != "system" or member.name not in seen):
                 yield member
+            if member.kind in {"picture", "system"}:
+                seen.add(member.name)
 
 
 READING = 2

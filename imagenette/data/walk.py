@@ -60,7 +60,7 @@ def walk(root: Path, refuse: Callable[[str], None]) -> Iterator[Found]:
             with os.scandir(root / folder) as entries:
                 ordered = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            refuse(f"{shown(folder or '.')}: {error.strerror}")
+            refuse(f"{shown(folder)}: {error.strerror}" if folder else f"cannot be read: {error.strerror}")
             continue
         here = (status.st_dev, status.st_ino)
         if here in above:
