@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imagenette.cli.options import Verb, flag, given
+from imagenette.errors import shown
 
 if TYPE_CHECKING:
     from imagenette.training.job import Job, Result
@@ -90,14 +91,16 @@ def _print_end(job: Job, result: Result) -> None:
         accuracies = (f"{name} {100 * result.metrics[f'{name}/test_accuracy']:.2f} %" for name in shares)
         click.echo(f"test accuracy: {', '.join(accuracies)}", err=True)
     if result.message:
-        click.echo(f"imagenette: {result.status}: {result.message}", err=True)
+        click.echo(f"imagenette: {result.status}: {shown(result.message)}", err=True)
     if result.unsynced:
         click.echo(
             f"imagenette: {result.unsynced} records are not on a tracking server: "
-            f"`imagenette sync {job.output}` sends them",
+            f"`imagenette sync {shown(job.output)}` sends them",
             err=True,
         )
-    click.echo(f"{result.status}: run {result.run_id or '(not yet on a server)'} in {job.output}", err=True)
+    click.echo(
+        f"{result.status}: run {result.run_id or '(not yet on a server)'} in {shown(job.output)}", err=True
+    )
 
 
 @click.command(cls=Verb, knobs=True, short_help="Training speed against the machine's own limit.")
@@ -123,7 +126,7 @@ def bench(rounds: int, steps: int, json_file: Path | None, **knobs: str | None) 
     speed = measure(config, dataset, rounds=rounds, steps=steps)
     click.echo("\n".join(speed.lines()))
     if json_file:
-        json_file.write_text(json.dumps(speed.summary(), indent=2) + "\n")
+        json_file.write_text(json.dumps(speed.summary(), indent=2) + "\n", encoding="utf-8")
 
 
 @click.command(cls=Verb, short_help="Fetch, verify and prepare a data set.")
@@ -150,6 +153,6 @@ def data(source: str, size: int, bad_pictures: str) -> None:
 
     side = stored_side(resolve({"data": source, "size": str(size)}))
     dataset = open_dataset(source, side=side, bad_pictures=bad_pictures)
-    click.echo(f"{dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images")
+    click.echo(f"{shown(dataset.name)}: {len(dataset.train)} training and {len(dataset.test)} test images")
     click.echo(f"classes: {', '.join(dataset.labels)}")
     click.echo(f"stored at {dataset.side} x {dataset.side} px, digest {dataset.digest}")
