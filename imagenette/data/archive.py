@@ -224,7 +224,7 @@ def _tar_kind(info: tarfile.TarInfo) -> str:
 def _zip_members(path: Path, wants: Wants) -> Iterator[Member]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            name = safe_name(info.filename, f"data={path}")
+            name = safe_name(_zip_name(info), f"data={path}")
             kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the writer was not a Unix
             if system := system_entry(name):
                 yield Member(system, "system")
@@ -236,6 +236,14 @@ def _zip_members(path: Path, wants: Wants) -> Iterator[Member]:
             else:
                 with archive.open(info) as stream:
                     yield _picture(stream, name, info.file_size, path, wants)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """macOS writes UTF-8 and does not say so; zipfile then takes it for the code page of DOS."""
+    try:
+        return info.filename if info.flag_bits & 0x800 else info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 def _special(path: Path, name: str, kind: str) -> str:

@@ -161,6 +161,22 @@ def test_unsafe_member_is_refused_in_one_line(tmp_path: Path, what: str) -> None
     assert "\n" not in str(caught.value)
 
 
+class _MacInfo(zipfile.ZipInfo):
+    """Its name in UTF-8, without the mark that says so."""
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802 - zipfile calls it so
+        return self.filename.encode(), self.flag_bits & ~0x800
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cafe\u0301", _MacInfo), ("caf\xe9", zipfile.ZipInfo)])
+def test_names_in_a_zip_are_utf8_whether_it_says_so_or_not(
+    tmp_path: Path, name: str, kind: type[zipfile.ZipInfo]
+) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr(kind(f"train/{name}/1.jpg"), b"x")
+    assert contents(tmp_path / "set.zip") == {f"train/{name}/1.jpg": b"x"}
+
+
 def test_encrypted_zip_is_refused(tmp_path: Path) -> None:
     path = pack({"train/a/1.jpg": b"x" * 20}, tmp_path / "set.zip")
     data = path.read_bytes()
