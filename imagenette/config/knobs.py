@@ -69,8 +69,8 @@ class Config(BaseModel):
     test_size: Annotated[int, Field(ge=0, le=1024)] = 0
     """Resolution of holdout and test images, px; 0 = size."""
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Share of the training set kept for selection, the same images whatever the seed; with 0 the best
-    epoch is picked on the test set, and the run says so."""
+    """Share of the training set kept for selection, the same images whatever the seed, and never all of a
+    class; where that is none the best epoch is picked on the test set, and the run says so."""
     limit: Count = 0
     """Use only so many training images, stratified by class; 0 = all."""
     test_every: Positive = 1

@@ -18,12 +18,20 @@ def check_data(definition: Definition, shares: Sequence[Share]) -> dict[str, str
     """Decode what the cells train on, once; `data` -> digest. InputError if a cell does not fit it. What
     needs no data to be refused was refused when the file was read."""
     from imagenette.data import Dataset, open_dataset
+    from imagenette.data.plan import split_positions
 
     opened: dict[tuple[str, int], Dataset] = {}
     for config in definition.configs():
         key = config.data, stored_side(config)
         if key not in opened:
             opened[key] = open_dataset(config.data, side=key[1], bad_pictures=config.bad_pictures)
+        labels = opened[key].train.labels
+        _, held = split_positions(labels, holdout=config.holdout, limit=0)
+        if definition.split == "holdout" and not len(held):
+            raise InputError(
+                f"objective={definition.objective}: holdout={config.holdout} keeps none of the {len(labels)} "
+                f"training images of data={config.data}: must be larger"
+            )
         for processes in {process_count(config, gpus=share.processes) for share in shares}:
             check_fit(config, opened[key], processes)
     return {data: dataset.digest for (data, _), dataset in opened.items()}

@@ -614,6 +614,13 @@ def test_data_that_is_not_there_is_refused_before_a_study_is_made():
             check_data(load_tables(tables), SHARES)
 
 
+def test_a_holdout_that_rounds_to_nothing_is_refused_where_the_objective_reads_it():
+    tables = holding({"data": "digits", "holdout": 1e-4})[0] | {"objective": "selected/holdout_accuracy"}
+    with pytest.raises(InputError, match=r"holdout=0\.0001 keeps none of the 1438 training images"):
+        check_data(load_tables(tables), SHARES)
+    check_data(load_tables(tables | {"objective": "final/test_accuracy"}), SHARES)
+
+
 # -- forms, overrides, names -----------------------------------------------------------------------
 
 
