@@ -52,7 +52,7 @@ IMAGENETTE = {
 }
 
 
-def _print(line: str) -> None:
+def say(line: str) -> None:
     print(shown(line), file=sys.stderr)
 
 
@@ -62,7 +62,7 @@ def open_dataset(
     side: int = 256,
     home: str | Path | None = None,
     progress: bool = True,
-    log: Callable[[str], None] = _print,
+    log: Callable[[str], None] = say,
 ) -> Dataset:
     """Open `digits`, a published archive by name, or a folder or archive by path.
 
