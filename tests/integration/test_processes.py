@@ -97,15 +97,10 @@ def test_without_synchronized_norm_they_differ(results):
 
 
 def test_what_a_data_set_has_that_is_odd_is_said_by_one_process(tmp_path):
-    """Whether our own launcher starts the ranks or somebody's torchrun does."""
     pack(small_set(train=8) | {"train/cat/@eaDir/x.jpg": b"x"}, tmp_path / "data")
     env = os.environ | {"IMAGENETTE_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
-    knobs = ["--data", "data", "--size", "32", "--batch-size", "8", "--epochs", "1", "--offline"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for output, launcher, own in (("a", [], ["--nproc", "2"]), ("b", torchrun, [])):
-        line = [*launcher, "-m", "imagenette", "train", *knobs, *own, "--output", output]
-        done = subprocess.run(
-            [sys.executable, *line], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode in (0, 74), done.stderr
-        assert done.stderr.count("passed over: hidden or system entries: 1") == 1, done.stderr
+    knobs = ["--data", "data", "--size", "32", "--batch-size", "8", "--epochs", "1", "--nproc", "2"]
+    line = [sys.executable, "-m", "imagenette", "train", *knobs, "--offline", "--output", "out"]
+    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 74, done.stderr  # trained, and no server has it yet
+    assert done.stderr.count("passed over: hidden or system entries: 1") == 1, done.stderr
