@@ -53,7 +53,7 @@ IMAGENETTE = {
 }
 
 
-def _print(line: str) -> None:
+def say(line: str) -> None:
     print(shown(line), file=sys.stderr)
 
 
@@ -64,7 +64,7 @@ def open_dataset(
     home: str | Path | None = None,
     bad_pictures: str = "refuse",
     progress: bool = True,
-    log: Callable[[str], None] = _print,
+    log: Callable[[str], None] = say,
 ) -> Dataset:
     """Open `digits`, a published archive by name, or a folder or archive by path.
 
