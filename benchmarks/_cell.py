@@ -48,7 +48,7 @@ def run(
         subprocess.Popen(
             [sys.executable, __file__, json.dumps(order)],
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             env=os.environ | world | ({"RANK": str(r), "LOCAL_RANK": str(r)} if processes > 1 else {}),
         )
         for r in range(processes)
@@ -91,7 +91,7 @@ def memory() -> Iterator[dict[str, float]]:
 
     def look() -> None:
         while not ended.wait(0.2):
-            now = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+            now = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text("utf-8"))
             assert now
             seen.append(int(now[1]))
 

@@ -58,7 +58,7 @@ def call(folder: Path, *arguments: str, ends: int = EXIT_DONE, **environment: st
         cwd=folder,
         env=os.environ | tracked | environment,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     if done.returncode != ends:
@@ -77,7 +77,7 @@ def start_up(folder: Path, data: str, *, offline: bool) -> float:
     knobs = [f"--data={data}", "--nproc=1", f"--offline={str(offline).lower()}", f"--output={output}"]
     began = time.time()
     call(folder, "-c", WATCHED, "train", *knobs, ends=EXIT_PREEMPTED, FIRST_STEP=str(stamp))
-    return float(stamp.read_text()) - began
+    return float(stamp.read_text("utf-8")) - began
 
 
 def digits(folder: Path, epochs: int, *, offline: bool) -> dict[str, float]:
@@ -86,7 +86,7 @@ def digits(folder: Path, epochs: int, *, offline: bool) -> dict[str, float]:
     knobs = [f"--epochs={epochs}", f"--offline={str(offline).lower()}", f"--output={output}"]
     ends = EXIT_UNSYNCED if offline else EXIT_DONE
     seconds = call(folder, *IMAGENETTE, "train", "--data=digits", *knobs, ends=ends)
-    with (output / "summary/history.csv").open() as file:
+    with (output / "summary/history.csv").open(encoding="utf-8") as file:
         done = [int(row["timestamp"]) / 1000 for row in csv.DictReader(file)]
     return {"epoch": statistics.median(b - a for a, b in itertools.pairwise(done)), "command": seconds}
 

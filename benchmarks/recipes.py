@@ -78,10 +78,10 @@ def read(output: Path, knobs: Knobs) -> dict[str, Any]:
     about = {"run": output.name, "knobs": knobs, "config": _common.shown(config.params())}
     about |= {"status": result.status, "message": result.message, "metrics": result.metrics}
     machine = output / "machine.json"
-    about["machine"] = json.loads(machine.read_text()) if machine.exists() else None
+    about["machine"] = json.loads(machine.read_text("utf-8")) if machine.exists() else None
     if result.status != "finished":
         return about
-    with (output / "summary/history.csv").open() as file:
+    with (output / "summary/history.csv").open(encoding="utf-8") as file:
         history = list(csv.DictReader(file))
     reported = "selected/test_accuracy" if config.holdout else "final/test_accuracy"
     return about | {

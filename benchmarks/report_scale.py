@@ -93,7 +93,7 @@ def make_study(uri: str, folder: Path, name: str, *, epochs: int) -> list[str]:
     parent = client.create_run(
         experiment, tags={"study": name, "role": "study", "status": "finished"}, run_name=name
     )
-    (folder / OUTLINE).write_text(definition.outline().model_dump_json())
+    (folder / OUTLINE).write_text(definition.outline().model_dump_json(), encoding="utf-8")
     client.log_artifact(parent.info.run_id, str(folder / OUTLINE), "study")
     client.set_terminated(parent.info.run_id)
     return [

@@ -50,11 +50,11 @@ def make_model(folder: Path, *, depth: int, size: int) -> Path:
 
 def start(model: Path, log: Path, *, batch: int) -> tuple[subprocess.Popen[bytes], int]:
     command = [sys.executable, "-m", "imagenette", "serve", "--model", str(model), "--port", "0"]
-    with log.open("w") as out:
+    with log.open("w", encoding="utf-8") as out:
         process = subprocess.Popen([*command, "--max-batch", str(batch)], stdout=out, stderr=out)
-    while not (found := re.search(r":(\d+)\n", log.read_text())):
+    while not (found := re.search(r":(\d+)\n", log.read_text("utf-8"))):
         if process.poll() is not None:
-            raise SystemExit(log.read_text())
+            raise SystemExit(log.read_text("utf-8"))
         time.sleep(0.1)
     return process, int(found[1])
 

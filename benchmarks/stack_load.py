@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300)
     given = parser.parse_args()
     facts = _common.about("mlflow", seeds=[])
-    password = given.password_file.read_text().strip()
+    password = given.password_file.read_text("utf-8").strip()
     figures = measure(given.uri, password, workers=given.workers, rate=given.rate, seconds=given.seconds)
     print(json.dumps(figures, indent=2))
     _common.save(given.json, facts, **figures)

@@ -28,6 +28,12 @@ def as_line(error: object) -> str:
     return hide_secrets(" ".join(str(error).split())) or type(error).__name__
 
 
+def shown(name: object) -> str:
+    """A name from outside, fit for a line on a terminal: a line break, an escape sequence, half a character
+    or what turns the direction of writing is spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+
+
 class _Message(Exception):
     def __init__(self, message: str = "") -> None:
         super().__init__(hide_secrets(message))

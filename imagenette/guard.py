@@ -37,13 +37,14 @@ class Guard:
     """Refuses with 400 a Host header that is none of `hosts`, with 403 a request from another site's page,
     and with 401 whoever `verify(user, password)` does not know.
 
-    hosts: names, with * as a wildcard; a port counts only where the pattern has one. Empty = any name.
+    hosts: names, with * as a wildcard; a port counts only where the pattern has one. Empty = any name. An
+    IPv6 address may do without the brackets that the header has.
     verify: None = no password. It may block: it is called in a thread, and a right password is remembered for
     a minute.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Sequence[str] = (), verify: Verify | None = None) -> None:
-        self._app, self._hosts, self._verify = app, tuple(host.lower() for host in hosts), verify
+        self._app, self._hosts, self._verify = app, tuple(map(_bracketed, hosts)), verify
         self._key, self._known = os.urandom(32), dict[bytes, float]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +97,7 @@ def one_password(password: str, *, user: str = USER) -> Verify:
 def read_password(path: Path) -> str:
     """The first line of a file. InputError if it cannot be read or is too short to be a password."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InputError(f"password file {path} cannot be read: {reason}") from None
@@ -106,6 +107,10 @@ def read_password(path: Path) -> str:
             f"password file {path} must hold a password of 12 characters or more in its first line"
         )
     return password
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host.lower()}]" if host.count(":") > 1 and "[" not in host else host.lower()
 
 
 def _matches(host: str, pattern: str) -> bool:

@@ -10,10 +10,16 @@ import struct
 from imagenette.errors import InputError
 
 
+def netloc(host: str, port: int) -> str:
+    """host:port as it stands in a URL: an IPv6 address in brackets."""
+    return f"[{host.strip('[]')}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
     """A socket that listens there (port 0: any free one). InputError where that cannot be, naming the option
     that chooses another."""
     try:
+        host = host.strip("[]")  # as it stands in a URL
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         # The protocol is named: on a socket of protocol 0 asyncio does not switch Nagle's algorithm off, and
         # each answer on a kept connection would wait 40 ms for the client's delayed acknowledgement.
@@ -23,7 +29,9 @@ def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
         listening.listen(128)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise InputError(f"cannot listen on {host}:{port}: {reason}; choose another with {option}") from None
+        raise InputError(
+            f"cannot listen on {netloc(host, port)}: {reason}; choose another with {option}"
+        ) from None
     return listening
 
 

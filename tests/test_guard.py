@@ -97,6 +97,13 @@ def test_patterns_know_wildcards_and_ports() -> None:
     assert {host: service.get("/", headers={"Host": host}).status_code for host in allowed} == allowed
 
 
+def test_an_ipv6_address_is_a_name_with_brackets_and_without() -> None:
+    for name in ("fe80::1", "[fe80::1]", "FE80::1"):
+        for host, status in (("[fe80::1]:8000", 200), ("[fe80::1]", 200), ("[fe80::2]:8000", 400)):
+            service = client(hosts=(name,), password=None)
+            assert service.get("/", headers={"Host": host}).status_code == status
+
+
 def test_pages_of_other_sites_are_refused_and_its_own_are_not() -> None:
     service = client()
     for origin, status in (

@@ -1,5 +1,6 @@
 """What is written in several places says the same everywhere."""
 
+import ast
 import os
 import re
 import shutil
@@ -115,6 +116,19 @@ def test_a_new_module_has_a_place_in_the_import_contracts_or_is_refused(tmp_path
     done = lint()
     assert done.returncode != 0
     assert "annex" in done.stdout
+
+
+def test_every_text_file_names_its_encoding():
+    """Else the locale decides, and what one machine wrote another cannot read."""
+    for file in [path for folder in ("imagenette", "benchmarks") for path in ROOT.glob(f"{folder}/**/*.py")]:
+        for call in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            name, where = getattr(call.func, "attr", ""), f"{file}:{call.lineno}: {ast.unparse(call)}"
+            mode = ast.unparse(call.args[0]) if call.args else "'r'" * (not call.keywords)
+            if name in {"read_text", "write_text"} or (name == "open" and re.fullmatch(r"'[rwax]\+?'", mode)):
+                assert "utf-8" in where, where
+            assert all(word.arg != "text" for word in call.keywords if name in {"run", "Popen"}), where
 
 
 def test_version_has_a_changelog_entry():

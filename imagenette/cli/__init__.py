@@ -6,6 +6,8 @@ Nothing heavy is imported before a verb needs it: `imagenette --help` takes hund
 
 from __future__ import annotations
 
+import codecs
+import locale
 import os
 import signal
 import sys
@@ -20,12 +22,14 @@ from imagenette.cli.server import server
 from imagenette.cli.studies import report, status, study
 from imagenette.cli.training import bench, data, train
 from imagenette.cli.upkeep import doctor, sync
-from imagenette.errors import EXIT_FAILED, EXIT_PREEMPTED, EXIT_USAGE, InputError, RunError
+from imagenette.errors import EXIT_FAILED, EXIT_PREEMPTED, EXIT_USAGE, InputError, RunError, shown
 from imagenette.files import expanded
 from imagenette.processes import on_stop
 
 EXTRAS = {
-    **dict.fromkeys(("torch", "torchvision", "timm", "sklearn", "PIL", "safetensors", "optuna"), "train"),
+    **dict.fromkeys(
+        ("torch", "torchvision", "timm", "sklearn", "PIL", "safetensors", "optuna", "backports"), "train"
+    ),
     **dict.fromkeys(("matplotlib", "pandas", "jinja2"), "report"),
     **dict.fromkeys(("fastapi", "uvicorn", "python_multipart", "prometheus_client"), "serve"),
 }
@@ -40,6 +44,7 @@ CONTEXT: dict[str, Any] = {
 
 def main() -> None:
     """Entry point of `imagenette`; ends the process with one of the documented exit codes."""
+    _speak_utf8()
     on_stop(signal.default_int_handler)  # until a verb does better, what lies half written is removed
     if expanded("~") == Path("~"):  # neither HOME nor an entry in passwd: MLflow's import would fail
         os.environ["HOME"] = "/"  # as in a container that was started with a bare user id
@@ -65,11 +70,19 @@ def main() -> None:
     sys.exit(code or 0)
 
 
+def _speak_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding: what is printed and what
+    files and classes are called are then the same everywhere, in processes that this one starts too."""
+    if codecs.lookup(locale.getencoding()).name != "utf-8" and not sys.flags.utf8_mode:
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def _complain(message: str, code: int) -> int:
     from imagenette.training.ranks import speaks
 
     if sys.argv[1:2] != ["train"] or speaks():
-        click.echo(f"imagenette: {' '.join(message.split())}", err=True)
+        click.echo(f"imagenette: {shown(' '.join(message.split()))}", err=True)
     return code
 
 

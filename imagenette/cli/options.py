@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
+
+from imagenette.errors import InputError, shown
 
 WORDS = ("true", "false", "1", "0", "yes", "no")
 """What a flag's value may be."""
@@ -29,7 +32,11 @@ class Verb(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         flags = [name for option in self.params if isinstance(option, Flag) for name in option.opts]
-        return super().parse_args(ctx, spell_out(args, flags))
+        left = super().parse_args(ctx, spell_out(args, flags))
+        for name, value in ctx.params.items():  # a file's name in another encoding fits no record and no JSON
+            if isinstance(value, str | Path) and any("\ud800" <= letter <= "\udfff" for letter in str(value)):
+                raise InputError(f"{name}={shown(value)}: must be UTF-8; rename it, or give a link to it")
+        return left
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The verb's own options first, then the knobs by group; a group's verbs last."""
@@ -70,8 +77,8 @@ class Flag(click.Option):
 
 def flag(name: str, *, help: str, default: bool = False) -> Callable[[Any], Any]:
     """The one form of every yes-or-no option. `mlflow run -P smoke=true` gives it a value."""
-    shown = f"{help} [default: on]" if default else help
-    return click.option(name, cls=Flag, type=bool, default=default, metavar="", help=shown)
+    text = f"{help} [default: on]" if default else help
+    return click.option(name, cls=Flag, type=bool, default=default, metavar="", help=text)
 
 
 def spell_out(args: Sequence[str], flags: Sequence[str]) -> list[str]:
@@ -106,13 +113,13 @@ def _knob_option(name: str) -> click.Option:
     field = Config.model_fields[name]
     defaults = {"default": field.default} | {r: knobs[name] for r, knobs in RECIPES.items() if name in knobs}
 
-    def shown(value: Any) -> str:
+    def words(value: Any) -> str:
         if isinstance(value, OfOptimizer):
             return str(value)
         return "derived" if callable(value) else canonical(value)
 
     values = [
-        f"{recipe}: {shown(value)}"
+        f"{recipe}: {words(value)}"
         for recipe, value in defaults.items()
         if recipe == "default" or value != field.default
     ]

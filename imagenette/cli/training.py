@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imagenette.cli.options import Verb, flag, given
-from imagenette.errors import EXIT_DONE, EXIT_UNSYNCED
+from imagenette.errors import EXIT_DONE, EXIT_UNSYNCED, shown
 
 if TYPE_CHECKING:
     from imagenette.training.job import Job, Result
@@ -92,8 +92,8 @@ def _print_end(job: Job, result: Result) -> None:
         accuracies = (f"{name} {100 * result.metrics[f'{name}/test_accuracy']:.2f} %" for name in shares)
         click.echo(f"test accuracy: {', '.join(accuracies)}", err=True)
     if result.message:
-        click.echo(f"imagenette: {result.status}: {result.message}", err=True)
-    output = job.output.resolve()
+        click.echo(f"imagenette: {result.status}: {shown(result.message)}", err=True)
+    output = shown(job.output.resolve())
     if result.unsynced:
         why = "offline" if job.offline else "the tracking server lacks them"
         click.echo(
@@ -126,7 +126,7 @@ def bench(rounds: int, steps: int, json_file: Path | None, **knobs: str | None) 
     speed = measure(config, dataset, rounds=rounds, steps=steps)
     click.echo("\n".join(speed.lines()))
     if json_file:
-        json_file.write_text(json.dumps(speed.summary(), indent=2) + "\n")
+        json_file.write_text(json.dumps(speed.summary(), indent=2) + "\n", encoding="utf-8")
 
 
 @click.command(cls=Verb, short_help="Fetch, verify and prepare a data set.")
@@ -153,6 +153,6 @@ def data(source: str, size: int, bad_pictures: str) -> None:
 
     side = stored_side(resolve({"data": source, "size": str(size)}))
     dataset = open_dataset(source, side=side, bad_pictures=bad_pictures)
-    click.echo(f"{dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test images")
+    click.echo(f"{shown(dataset.name)}: {len(dataset.train)} training and {len(dataset.test)} test images")
     click.echo(f"classes: {', '.join(dataset.labels)}")
     click.echo(f"stored at {dataset.side} x {dataset.side} px, digest {dataset.digest}")

@@ -14,6 +14,7 @@ import lzma
 import os
 import re
 import stat
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -21,10 +22,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
-from imagenette.data.layout import shown
-from imagenette.errors import InputError, as_line
+from imagenette.data.images import HEAD, is_image_head, is_image_name
+from imagenette.data.walk import Kind, system_entry, walk
+from imagenette.errors import InputError, as_line, shown
 
 MAX_BYTES = 256 * 2**20
 """Of one image file: a member is held in memory whole."""
@@ -38,14 +40,17 @@ _Bytes = IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
 class Member:
     name: str
     """Relative path with forward slashes, safe to join to a folder."""
-    data: bytes | None
-    """A wanted file's bytes; None for a folder."""
+    kind: Kind
+    data: bytes | None = None
+    """A wanted picture's bytes."""
 
 
-def members(path: Path, wants: Callable[[str], bool]) -> Iterator[Member]:
-    """Every folder, and every file whose name is wanted, in stored order (folders: sorted). Hidden
-    names are left out; of an unwanted file only its folder is given. Raises InputError.
-    """
+Wants = Callable[[str], bool] | None
+
+
+def members(path: Path, wants: Wants = None) -> Iterator[Member]:
+    """All that a source holds, in stored order (folders: sorted); of the pictures, those whose name is wanted
+    have their bytes. A system entry comes once, without what is below it. Raises InputError."""
     with _reading(path):
         if path.is_dir():
             found = _folder_members(path, wants)
@@ -55,35 +60,46 @@ def members(path: Path, wants: Callable[[str], bool]) -> Iterator[Member]:
             found = _tar_members(path, wants)
         seen: set[str] = set()
         for member in found:
-            if member.data is not None:
-                if member.name in seen:
-                    raise InputError(f"data={path}: {shown(member.name)} is in the archive twice")
-                seen.add(member.name)
-            if member.name and not _is_hidden(member.name):
+            if member.kind == "picture" and member.name in seen:
+                raise InputError(f"data={path}: {shown(member.name)} is in the archive twice")
+            if member.name and (member.kind != "system" or member.name not in seen):
                 yield member
+            if member.kind in {"picture", "system"}:
+                seen.add(member.name)
 
 
-def fingerprint(path: Path, wants: Callable[[str], bool]) -> str:
+READING = 2
+"""Part of every fingerprint: raise it when other files of a source become its data set. Each source is then
+read once more; what was decoded is kept."""
+
+
+def fingerprint(path: Path) -> str:
     """64 hexadecimal digits which change when the source does, from names, sizes and times alone: tens
     of milliseconds where reading every byte takes seconds. Raises InputError."""
     with _reading(path):
-        real = os.path.realpath(path)
+        about: list[object] = [READING, os.path.realpath(path)]
         if path.is_dir():
-            walk = [(name, None if folder else (s.st_size, s.st_mtime_ns)) for name, s, folder in _walk(path)]
-            about: list[object] = ["folder", real, sorted((n, s) for n, s in walk if s is None or wants(n))]
+            about += sorted(
+                (
+                    f.name,
+                    f.kind,
+                    *((f.status.st_size, f.status.st_mtime_ns) if f.status and f.kind == "picture" else ()),
+                )
+                for f in walk(path, _refuse(path))
+            )
         else:
             s = path.stat()
-            about = ["file", real, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
+            about += [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def safe_name(raw: str, source: str) -> str:
-    """A member's name with `.` and double slashes gone. Raises InputError where it is absolute or
-    climbs with `..`, in either kind of slash."""
-    name = "/".join(part for part in raw.split("/") if part not in {"", "."})
+    """A member's name with forward slashes (some programs of Windows write the other kind), `.` and double
+    slashes gone. Raises InputError where it is absolute or climbs with `..`."""
+    name = "/".join(part for part in re.split(r"[/\\]", raw) if part not in {"", "."})
     if any(re.match(r"[/\\]|[A-Za-z]:[/\\]", text) for text in (raw, name)):
         raise InputError(f"{source}: member {shown(raw)} has an absolute path; only relative ones are read")
-    if ".." in re.split(r"[/\\]", raw):
+    if ".." in name.split("/"):
         raise InputError(f"{source}: member {shown(raw)} leaves the archive through '..'")
     return name
 
@@ -105,37 +121,21 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"data={path}: truncated or damaged: {as_line(error)}") from None
 
 
-def _folder_members(root: Path, wants: Callable[[str], bool]) -> Iterator[Member]:
-    for name, status, is_folder in _walk(root):
-        if is_folder:
-            yield Member(name, None)
-        elif wants(name):
-            yield Member(name, _read_whole((root / name).open("rb"), name, status.st_size, root))
+def _refuse(path: Path) -> Callable[[str], None]:
+    def refuse(why: str) -> None:
+        raise InputError(f"data={path}: {why}")
+
+    return refuse
 
 
-def _walk(root: Path) -> Iterator[tuple[str, os.stat_result, bool]]:
-    """(relative name, status, is a folder) of all that is not hidden. Links are followed: what a user
-    linked into a folder of their own is meant; what a downloaded archive links to is not."""
-    pending = [("", frozenset[tuple[int, int]]())]
-    while pending:
-        folder, above = pending.pop()
-        status = os.stat(root / folder)  # noqa: PTH116 - follows links, as scandir's stat below
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            raise InputError(f"data={root}: {shown(folder)} links back to a folder above it")
-        with os.scandir(root / folder) as entries:
-            ordered = sorted(entries, key=lambda entry: entry.name)
-        for entry in ordered:
-            if entry.name.startswith("."):
-                continue
-            name, status = f"{folder}{entry.name}", entry.stat()
-            if stat.S_ISDIR(status.st_mode):
-                pending.append((f"{name}/", above | {here}))
-                yield name, status, True
-            elif stat.S_ISREG(status.st_mode):
-                yield name, status, False
-            else:
-                raise InputError(f"data={root}: {shown(name)} is not a plain file or folder")
+def _folder_members(root: Path, wants: Wants) -> Iterator[Member]:
+    for found in walk(root, _refuse(root)):
+        if found.kind == "picture" and (wants is None or wants(found.name)):
+            assert found.status
+            stream = (root / found.name).open("rb")
+            yield _picture(stream, found.name, found.status.st_size, root, wants)
+        else:
+            yield Member(found.name, found.kind)
 
 
 class _StrictTarInfo(tarfile.TarInfo):
@@ -151,30 +151,30 @@ class _StrictTarInfo(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from None
 
 
-def _tar_members(path: Path, wants: Callable[[str], bool]) -> Iterator[Member]:
+def _tar_members(path: Path, wants: Wants) -> Iterator[Member]:
     # A stream, whatever the compression: one pass in stored order, with one member in memory.
     with _decompressed(path) as raw, _open_tar(raw, path) as tar:
         for info in tar:
             name = safe_name(info.name, f"data={path}")
-            if info.isdir():
-                yield Member(name, None)
+            if system := system_entry(name):
+                yield Member(system, "system")
+            elif info.isdir():
+                yield Member(name, "folder")
             elif not info.isreg():
                 raise InputError(_special(path, info.name, _tar_kind(info)))
-            elif wants(name):
+            else:
                 stream = tar.extractfile(info)
                 assert stream is not None
-                yield Member(name, _read_whole(stream, name, info.size, path))
-            else:
-                yield Member(name.rpartition("/")[0], None)
+                yield _picture(stream, name, info.size, path, wants)
         while raw.read(2**20):  # to the end, where gzip and xz keep their checksums
             pass
 
 
 def _open_tar(raw: _Bytes, path: Path) -> tarfile.TarFile:
     try:
-        return tarfile.open(fileobj=raw, mode="r|", bufsize=2**18, tarinfo=_StrictTarInfo)
+        return tarfile.open(fileobj=raw, mode="r|", bufsize=2**18, tarinfo=_StrictTarInfo, encoding="utf-8")
     except tarfile.ReadError as error:
-        allowed = "a folder or a tar, tar.gz, tgz, tar.bz2, tar.xz or zip"
+        allowed = "a folder or a tar, tar.gz, tgz, tar.bz2, tar.xz, tar.zst or zip"
         raise InputError(f"data={path}: not {allowed}, or damaged: {as_line(error)}") from None
 
 
@@ -191,8 +191,24 @@ def _decompressed(path: Path) -> Iterator[_Bytes]:
         elif magic == b"\xfd7zXZ\0":
             with lzma.open(plain) as raw:
                 yield raw
+        elif magic.startswith(b"\x28\xb5\x2f\xfd"):
+            with _zstd(plain) as raw:
+                yield raw
         else:
             yield plain
+
+
+@contextmanager
+def _zstd(plain: IO[bytes]) -> Iterator[IO[bytes]]:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    try:
+        with zstd.open(plain) as raw:
+            yield cast(IO[bytes], raw)
+    except zstd.ZstdError as error:
+        raise tarfile.ReadError(str(error)) from None
 
 
 def _magic(path: Path) -> bytes:
@@ -205,36 +221,46 @@ def _tar_kind(info: tarfile.TarInfo) -> str:
     return kinds.get(info.type, "device" if info.isdev() else "special file")
 
 
-def _zip_members(path: Path, wants: Callable[[str], bool]) -> Iterator[Member]:
+def _zip_members(path: Path, wants: Wants) -> Iterator[Member]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            name = safe_name(info.filename, f"data={path}")
+            name = safe_name(_zip_name(info), f"data={path}")
             kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the writer was not a Unix
-            if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
+            if system := system_entry(name):
+                yield Member(system, "system")
+            elif kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
                 what = "symbolic link" if kind == stat.S_IFLNK else "special file"
                 raise InputError(_special(path, info.filename, what))
-            if info.is_dir():
-                yield Member(name, None)
-            elif wants(name):
-                with archive.open(info) as stream:
-                    yield Member(name, _read_whole(stream, name, info.file_size, path))
+            elif info.filename.endswith(("/", "\\")):
+                yield Member(name, "folder")
             else:
-                yield Member(name.rpartition("/")[0], None)
+                with archive.open(info) as stream:
+                    yield _picture(stream, name, info.file_size, path, wants)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """macOS writes UTF-8 and does not say so; zipfile then takes it for the code page of DOS."""
+    try:
+        return info.filename if info.flag_bits & 0x800 else info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 def _special(path: Path, name: str, kind: str) -> str:
     return f"data={path}: member {shown(name)} is a {kind}; only plain files and folders are read"
 
 
-def _read_whole(stream: IO[bytes], name: str, size: int, path: Path) -> bytes:
+def _picture(stream: IO[bytes], name: str, size: int, path: Path, wants: Wants) -> Member:
+    """A plain file's member, read whole if it is a picture and wanted, and closed."""
     with stream:
+        if wants is not None and not wants(name):
+            return Member(name, "other")
+        head = b"" if is_image_name(name) else stream.read(HEAD)
+        if not is_image_name(name) and not is_image_head(name, head):
+            return Member(name, "other")
         if size > MAX_BYTES:
             limit = MAX_BYTES // 2**20
             raise InputError(
                 f"data={path}: {shown(name)} has {size} bytes; at most {limit} MiB an image are read"
             )
-        return stream.read()
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
+        return Member(name, "picture", head + stream.read())

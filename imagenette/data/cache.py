@@ -48,6 +48,8 @@ class Stored:
     test: Split
     bad: Mapping[str, str] = field(default_factory=dict)
     """What was left out: name inside the source -> why it cannot be read."""
+    passed_over: str = ""
+    """What lies in the source and was not taken, in one line."""
 
 
 class _DamagedError(Exception):
@@ -70,7 +72,9 @@ def recall(home: Path, fingerprint: str, side: int, *, skip: bool = False) -> St
     try:
         known = json.loads(_index_file(home, fingerprint).read_bytes())
         stored = _open(_folder(home, known["digest"], min(side, known["native"])), known["digest"])
-        return replace(stored, bad=dict(known["bad"])) if stored and (skip or not known["bad"]) else None
+        if stored is None or (known["bad"] and not skip):
+            return None
+        return replace(stored, bad=dict(known["bad"]), passed_over=known["passed_over"])
     except (OSError, ValueError, TypeError, KeyError, _DamagedError):
         return None
 
@@ -81,7 +85,8 @@ def remember(home: Path, fingerprint: str, stored: Stored, log: Log) -> None:
     beside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps({"digest": stored.digest, "native": stored.native, "bad": stored.bad}))
+        about = {name: getattr(stored, name) for name in ("digest", "native", "bad", "passed_over")}
+        beside.write_text(json.dumps(about), encoding="utf-8")
         beside.replace(file)
     except OSError as error:
         with suppress(OSError):
@@ -178,7 +183,7 @@ def _write_meta(folder: Path, scan: Scan, side: int) -> None:
         "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
         "names": {"train": [e.name for e in scan.train], "test": [e.name for e in scan.test]},
     }
-    with (folder / "meta.json").open("w") as file:
+    with (folder / "meta.json").open("w", encoding="utf-8") as file:
         json.dump(meta, file)
         file.flush()
         os.fsync(file.fileno())

@@ -17,9 +17,8 @@ from tqdm import tqdm
 
 from imagenette.data.archive import members
 from imagenette.data.images import decode
-from imagenette.data.layout import shown
 from imagenette.data.scan import Scan
-from imagenette.errors import InputError
+from imagenette.errors import InputError, shown
 from imagenette.processes import cores
 
 Pixels = npt.NDArray[np.uint8]
@@ -55,8 +54,8 @@ def decode_into(folder: Path, scan: Scan, side: int, *, progress: bool = False) 
         _rows(folder / "train-images.npy", len(scan.train), side) as train,
         _rows(folder / "test-images.npy", len(scan.test), side) as test,
     ):
-        places = {scan.top + e.name: (train, row) for row, e in enumerate(scan.train)}
-        places |= {scan.top + e.name: (test, row) for row, e in enumerate(scan.test)}
+        places = {e.member: (train, row) for row, e in enumerate(scan.train)}
+        places |= {e.member: (test, row) for row, e in enumerate(scan.test)}
 
         def write(name: str, image: Pixels) -> None:
             rows, row = places[name]
@@ -75,7 +74,7 @@ def _decode_all(
     scan: Scan, side: int, write: Callable[[str, Pixels], None], progress: bool
 ) -> dict[str, str]:
     path = scan.path
-    checksums = {scan.top + entry.name: entry.sha256 for entry in (*scan.train, *scan.test)}
+    checksums = {entry.member: entry.sha256 for entry in (*scan.train, *scan.test)}
     bad: dict[str, str] = {}
 
     def work(name: str, data: bytes) -> None:

@@ -47,7 +47,7 @@ def fetch(url: str, md5: str, folder: Path, *, progress: bool, log: Callable[[st
     target = folder / url.rpartition("/")[2]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with target.with_name(f".{target.name}.lock").open("a") as lock:
+        with target.with_name(f".{target.name}.lock").open("ab") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

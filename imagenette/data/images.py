@@ -1,7 +1,7 @@
 """One image: header checked, decoded to upright RGB, squashed to a square. Knows bytes, not archives.
 
 The header is read by one chosen decoder, found by the first bytes and never by the file's name, so
-nothing outside the five formats is ever started and no pixel is allocated before its size is known.
+nothing outside these formats is ever started and no pixel is allocated before its size is known.
 Only what pixels depend on can make an image bad: not its profile, its texts, its thumbnails.
 """
 
@@ -12,8 +12,10 @@ import struct
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, features
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -22,7 +24,16 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from ..errors import InputError, as_line  # relative: this file travels inside saved models, see export.py
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+"""Taken for images unopened; any other file is one if it begins as one, see `is_image_head`."""
+_COPIES = ("~", ".bak", ".orig", ".tmp", ".part", ".crdownload")
+"""Endings of an editor's older state, and of half a download."""
+
+HEAD = 32
+"""First bytes of a file by which an image is known."""
+FORMATS = "JPEG, PNG, GIF, BMP, WebP, TIFF"
+if features.check("avif"):
+    FORMATS += ", AVIF"
 
 MAX_PIXELS = 100_000_000
 """A 3 KB JPEG may claim 65500 x 65500 pixels: 13 GB once decoded."""
@@ -42,8 +53,9 @@ class _Jpeg(JpegImageFile):
 _DECODERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"\xff\xd8\xff", _Jpeg),
     (b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (b"GIF87a", GifImageFile),
+    (b"GIF89a", GifImageFile),
     (b"BM", BmpImageFile),
-    (b"RIFF", WebPImageFile),
     (b"II*\0", TiffImageFile),
     (b"MM\0*", TiffImageFile),
 )
@@ -63,6 +75,12 @@ _UPRIGHT = {
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is taken as an image, in any case: `x.JPEG`, `x.png`."""
     return name.lower().endswith(SUFFIXES)
+
+
+def is_image_head(name: str, head: bytes) -> bool:
+    """Whether a file of another name is an image by its first `HEAD` bytes. BMP and TIFF are known by their
+    suffix alone: two letters begin many a text, and a camera's raw files begin as TIFF does."""
+    return _decoder(head) not in {None, BmpImageFile, TiffImageFile} and not name.lower().endswith(_COPIES)
 
 
 def read_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int, bool]:
@@ -109,12 +127,20 @@ def squash(image: Image.Image, side: int) -> Image.Image:
     return image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BILINEAR)
 
 
+def _decoder(head: bytes) -> type[ImageFile] | None:
+    if head.startswith(b"RIFF"):
+        return WebPImageFile if head[8:12] == b"WEBP" else None
+    if head[4:8] == b"ftyp":  # the brands of its container follow
+        return AvifImageFile if b"avif" in head[8:HEAD] and "AVIF" in FORMATS else None
+    return next((kind for magic, kind in _DECODERS if head.startswith(magic)), None)
+
+
 def _open(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageFile:
     if not data:
         raise InputError(f"{name}: the file is empty (0 bytes), not an image")
-    decoder = next((kind for magic, kind in _DECODERS if data.startswith(magic)), None)
-    if decoder is None or (data.startswith(b"RIFF") and data[8:12] != b"WEBP"):
-        raise InputError(f"{name}: the content is not an image (JPEG, PNG, BMP, WebP or TIFF)")
+    decoder = _decoder(data)
+    if decoder is None:
+        raise InputError(f"{name}: the content is not an image ({FORMATS})")
     if decoder is WebPImageFile:  # its decoder allocates the canvas as soon as it is made
         _check_pixels(*_webp_size(data), name, max_pixels)
     try:

@@ -6,20 +6,24 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from imagenette.data.images import SUFFIXES
-from imagenette.errors import InputError
+from imagenette.data.images import FORMATS
+from imagenette.errors import InputError, shown
+
+TEST = ("val", "valid", "validation")
+"""What the test set's folder may be called; `test` where none of them is there."""
 
 
 @dataclass(frozen=True)
 class Layout:
     top: str
     """What stands before `train/` in the source: empty, or one folder with its slash."""
+    halves: tuple[str, str]
+    """`train`, and the folder of the test set."""
     classes: tuple[str, ...]
     """Sorted."""
-    train: tuple[str, ...]
-    """Names without `top`, sorted by class, then by file."""
-    test: tuple[str, ...]
-    """The same, from `val/`, or from `test/` where there is no `val/`."""
+    train: dict[str, str]
+    """Name without `top` -> the source's own name, sorted by class, then by file."""
+    test: dict[str, str]
 
 
 def find_layout(images: Iterable[str], folders: Iterable[str], source: str) -> Layout:
@@ -28,44 +32,61 @@ def find_layout(images: Iterable[str], folders: Iterable[str], source: str) -> L
     `images` and `folders` are relative paths with forward slashes; `source` begins each message.
     Raises InputError where a split or class is missing or empty: labels are positions in the sorted
     class folders, so a folder missing from one split alone would shift every label behind it.
+    A class that the splits spell in two Unicode forms (macOS writes é as two letters) has the composed one.
     """
     images = list(images)
     known = {parent for name in images for parent in parents(name)} | set(folders)
     top = _find_top(known, source)
-    test = next((split for split in ("val", "test") if top + split in known), None)
-    if test is None:
-        raise InputError(f"{source}: {top}train/ has neither val/ nor test/ beside it")
-    splits = {split: _names_by_class(images, known, top, split) for split in ("train", test)}
-    for split, names in splits.items():
-        if not names:
-            raise InputError(f"{source}: {top}{split}/ holds no class folder")
-    for here, there in (("train", test), (test, "train")):
-        for name in sorted(splits[here]):
-            if name not in splits[there]:
-                raise InputError(f"{source}: class folder {shown(name)} is in {here}/ but not in {there}/")
-            if not splits[here][name]:
-                allowed = " ".join(suffix[1:] for suffix in SUFFIXES)
-                raise InputError(f"{source}: {here}/{shown(name)} holds no image ({allowed})")
-    classes = tuple(sorted(splits["train"]))
-    train, tests = (
-        tuple(name for each in classes for name in sorted(splits[split][each])) for split in ("train", test)
-    )
-    for name in (*train, *tests):
+    halves = ("train", _find_test(known, top, source))
+    train, test = (_by_class(images, known, f"{top}{half}/", source) for half in halves)
+    for here, there, names, others in ((*halves, train, test), (*halves[::-1], test, train)):
+        missing = [shown(names[key][0]) for key in sorted(names.keys() - others.keys())]
+        if missing:
+            which = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            are = f"class folder {which} is" if len(missing) == 1 else f"class folders {which} are"
+            advice = f"each class needs pictures in both: add to {there}/ or take out of {here}/"
+            raise InputError(f"{source}: {are} in {here}/ but not in {there}/; {advice}")
+    if len(train) == 1:
+        raise InputError(
+            f"{source}: {shown(*train)} is the only class, so nothing can be learned; two or more are needed"
+        )
+    spelled = {key: label if label == test[key][0] else key for key, (label, _) in train.items()}
+    named: list[dict[str, str]] = []
+    for half, by_class in zip(halves, (train, test), strict=True):
+        named.append({})
+        for key in sorted(by_class, key=spelled.__getitem__):
+            label, files = by_class[key]
+            if not files:
+                raise InputError(f"{source}: {half}/{shown(label)} holds no image ({FORMATS})")
+            named[-1] |= {
+                f"{half}/{spelled[key]}/{file}": f"{top}{half}/{label}/{file}" for file in sorted(files)
+            }
+    for name in (*named[0], *named[1]):
         # Names travel into JSON, tables and MLflow, none of which takes lone surrogates or line breaks.
         if any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in name):
             raise InputError(f"{source}: {shown(name)} has a control or non-UTF-8 character in its name")
-    return Layout(top, classes, train, tests)
+    return Layout(top, halves, tuple(sorted(spelled.values())), named[0], named[1])
+
+
+def passed_over(layout: Layout, images: Iterable[str], others: Iterable[str], system: Iterable[str]) -> str:
+    """What may have been meant to be in the data set and is not, in one line; empty where nothing."""
+    inside = tuple(f"{layout.top}{half}/" for half in layout.halves)
+    taken = {*layout.train.values(), *layout.test.values()}
+    train, test = layout.halves
+    groups = {
+        f"pictures outside the class folders of {train}/ and {test}/": [n for n in images if n not in taken],
+        f"no pictures ({FORMATS})": [n for n in others if n.startswith(inside)],
+        "hidden or system entries": [n for n in system if n.startswith(inside)],
+    }
+    return "; ".join(
+        f"{what}: {len(names)}, such as {shown(min(names))}" for what, names in groups.items() if names
+    )
 
 
 def parents(name: str) -> list[str]:
     """The folders above a path: `a/b/c` gives `a` and `a/b`."""
     parts = name.split("/")
     return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
-
-
-def shown(name: str) -> str:
-    """A name fit for a one-line message."""
-    return name if name.isprintable() else ascii(name)
 
 
 def _find_top(folders: set[str], source: str) -> str:
@@ -83,15 +104,35 @@ def _find_top(folders: set[str], source: str) -> str:
     return tops[0]
 
 
-def _names_by_class(images: list[str], folders: set[str], top: str, split: str) -> dict[str, list[str]]:
-    prefix = f"{top}{split}/"
-    names: dict[str, list[str]] = {
-        name.removeprefix(prefix): []
-        for name in folders
-        if name.startswith(prefix) and "/" not in name.removeprefix(prefix)
-    }
+def _find_test(folders: set[str], top: str, source: str) -> str:
+    there = [name for name in TEST if top + name in folders] or [n for n in ("test",) if top + n in folders]
+    if not there:
+        raise InputError(f"{source}: {top}train/ has neither val/ nor test/ beside it")
+    if len(there) > 1:
+        raise InputError(
+            f"{source}: {top}{'/ and '.join(there)}/ are both there; one is allowed, the test set"
+        )
+    return there[0]
+
+
+def _by_class(
+    images: list[str], folders: set[str], prefix: str, source: str
+) -> dict[str, tuple[str, list[str]]]:
+    """A class folder's name in composed form -> its name as it is, and the files below it."""
+    inside = (name.removeprefix(prefix) for name in folders if name.startswith(prefix))
+    files: dict[str, list[str]] = {name: [] for name in inside if "/" not in name}
+    if not files:
+        raise InputError(f"{source}: {prefix} holds no class folder")
     for name in images:
-        label, slash, _ = name.removeprefix(prefix).partition("/")
-        if name.startswith(prefix) and slash:  # images beside the class folders belong to no class
-            names[label].append(name.removeprefix(top))
-    return names
+        label, slash, file = name.removeprefix(prefix).partition("/")
+        if name.startswith(prefix) and slash:
+            files[label].append(file)
+    by_class: dict[str, tuple[str, list[str]]] = {}
+    for label in sorted(files):
+        key = unicodedata.normalize("NFC", label)
+        if key in by_class:
+            raise InputError(
+                f"{source}: {prefix} holds {shown(key)} in two Unicode forms: join the two folders"
+            )
+        by_class[key] = label, files[label]
+    return by_class

@@ -11,9 +11,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from imagenette.data.archive import members
-from imagenette.data.images import is_image_name, read_header
-from imagenette.data.layout import find_layout, shown
-from imagenette.errors import InputError
+from imagenette.data.images import read_header
+from imagenette.data.layout import find_layout, parents, passed_over
+from imagenette.errors import InputError, shown
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Entry:
 
     name: str
     """`train/n01440764/x.JPEG`"""
+    member: str
+    """What the source calls it: `imagenette2/train/n01440764/x.JPEG`."""
     sha256: str
     size: tuple[int, int]
     """Height and width in pixels, upright."""
@@ -32,11 +34,11 @@ class Entry:
 @dataclass(frozen=True)
 class Scan:
     path: Path
-    top: str
-    """What stands before each entry's name inside the source."""
     classes: tuple[str, ...]
     train: tuple[Entry, ...]
     test: tuple[Entry, ...]
+    passed_over: str
+    """What lies in the source and is not taken, in one line."""
     bad: Mapping[str, str]
     """Name inside the source -> why the image cannot be read. No split has these."""
 
@@ -55,8 +57,7 @@ class Scan:
     def without(self, bad: Mapping[str, str]) -> Scan:
         """The same less these images too. Raises InputError where a class has no image left in a split."""
         train, test = (
-            tuple(entry for entry in split if self.top + entry.name not in bad)
-            for split in (self.train, self.test)
+            tuple(entry for entry in split if entry.member not in bad) for split in (self.train, self.test)
         )
         for split in (train, test):
             left = {entry.name.split("/")[1] for entry in split}
@@ -73,11 +74,11 @@ def scan(path: Path, *, progress: bool = False) -> Scan:
     checksums: dict[str, str] = {}
     headers: dict[str, tuple[int, int, bool]] = {}
     bad: dict[str, str] = {}
-    folders: set[str] = set()
-    with tqdm(desc=f"checking {path.name}", unit="img", disable=not progress, leave=False) as bar:
-        for member in members(path, is_image_name):
+    names: dict[str, list[str]] = {"folder": [], "other": [], "system": []}
+    with tqdm(desc=f"checking {shown(path.name)}", unit="img", disable=not progress, leave=False) as bar:
+        for member in members(path):
             if member.data is None:
-                folders.add(member.name)
+                names[member.kind].append(member.name)
                 continue
             checksums[member.name] = hashlib.sha256(member.data).hexdigest()
             try:
@@ -85,18 +86,23 @@ def scan(path: Path, *, progress: bool = False) -> Scan:
             except InputError as error:
                 bad[member.name] = str(error)
             bar.update()
+    folders = {
+        *names["folder"],
+        *(above for each in names.values() for name in each for above in parents(name)),
+    }
     layout = find_layout(checksums, folders, f"data={path}")
     train, test = (
         tuple(
-            Entry(name, checksums[whole], header[:2], header[2])
-            for name in names
-            if (header := headers.get(whole := layout.top + name))
+            Entry(name, member, checksums[member], header[:2], header[2])
+            for name, member in split.items()
+            if (header := headers.get(member))
         )
-        for names in (layout.train, layout.test)
+        for split in (layout.train, layout.test)
     )
-    used = {layout.top + name for name in (*layout.train, *layout.test)}
+    used = {*layout.train.values(), *layout.test.values()}
     bad = {name: why for name, why in bad.items() if name in used}
-    return Scan(path, layout.top, layout.classes, train, test, bad)
+    left = passed_over(layout, checksums, names["other"], names["system"])
+    return Scan(path, layout.classes, train, test, left, bad)
 
 
 def digest_of(checksums: Iterable[tuple[str, str]]) -> str:

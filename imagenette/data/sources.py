@@ -6,7 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imagenette.data import cache
@@ -15,9 +15,8 @@ from imagenette.data.dataset import Dataset
 from imagenette.data.decode import told
 from imagenette.data.digits import open_digits
 from imagenette.data.download import fetch
-from imagenette.data.images import is_image_name
 from imagenette.data.scan import Scan, scan
-from imagenette.errors import InputError
+from imagenette.errors import InputError, shown
 from imagenette.files import expanded
 
 MIRROR = "https://s3.amazonaws.com/fast-ai-imageclas"
@@ -54,8 +53,8 @@ IMAGENETTE = {
 }
 
 
-def _print(line: str) -> None:
-    print(line, file=sys.stderr)
+def say(line: str) -> None:
+    print(shown(line), file=sys.stderr)
 
 
 def open_dataset(
@@ -65,7 +64,7 @@ def open_dataset(
     home: str | Path | None = None,
     bad_pictures: str = "refuse",
     progress: bool = True,
-    log: Callable[[str], None] = _print,
+    log: Callable[[str], None] = say,
 ) -> Dataset:
     """Open `digits`, a published archive by name, or a folder or archive by path.
 
@@ -105,7 +104,7 @@ def _open_path(source: str, side: int, home: Path, skip: bool, progress: bool, l
     if not source or not path.exists():
         allowed = ", ".join(["digits", *PUBLISHED])
         raise InputError(f"data={source}: no such file or folder; allowed are {allowed}, or a path")
-    key = fingerprint(path, is_image_name)
+    key = fingerprint(path)
     stored = cache.recall(home, key, side, skip=skip)
     if stored is None:
         scanned = scan(path, progress=progress)
@@ -113,12 +112,15 @@ def _open_path(source: str, side: int, home: Path, skip: bool, progress: bool, l
         if message and IMAGENETTE.keys() - scanned.classes:
             raise InputError(f"data={source}: {message}")
         stored = cache.store(home, scanned, side, skip=skip, progress=progress, log=log)
-        if fingerprint(path, is_image_name) == key:  # else it changed meanwhile: read it again next time
+        stored = replace(stored, passed_over=scanned.passed_over)
+        if fingerprint(path) == key:  # else it changed meanwhile: read it again next time
             cache.remember(home, key, stored, log)
     if stored.bad:
         log(f"data={source}: {told(stored.bad)}: left out")
     if message := _compare_with_imagenette(_counts(stored)):
         log(f"data={source}: {message}")
+    if stored.passed_over:
+        log(f"data={source}: passed over: {stored.passed_over}")
     real = path.resolve()
     return _dataset(real.name.split(".")[0] or real.name, str(real), stored)
 

@@ -129,7 +129,9 @@ def examine(client: MlflowClient, run: Run, metric: str) -> Candidate:
             check_graph(folder)
             opened = open_folder(folder)
             requirements = folder / "requirements.txt"
-            environment = " ".join(requirements.read_text().split()) if requirements.is_file() else "unknown"
+            environment = (
+                " ".join(requirements.read_text("utf-8").split()) if requirements.is_file() else "unknown"
+            )
         _compare(opened, answers)
     except (InputError, UnicodeError) as error:
         raise InputError(f"run {run_id} cannot be promoted, model {model.model_id}: {error}") from None

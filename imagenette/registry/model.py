@@ -96,7 +96,7 @@ def check_graph(folder: Path) -> None:
 def _about(folder: Path) -> dict[str, Any]:
     """The metadata of MLmodel, checked as far as it is used here."""
     try:
-        described = yaml.safe_load((folder / "MLmodel").read_text())
+        described = yaml.safe_load((folder / "MLmodel").read_text("utf-8"))
         about = described["metadata"]
         sane = all(isinstance(about[key], list) for key in ("classes", "labels", "mean", "std"))
         sane &= 1 <= len(about["classes"]) <= _MOST_CLASSES and len(about["mean"]) == len(about["std"]) == 3

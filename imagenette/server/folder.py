@@ -74,7 +74,7 @@ class Folder:
             raise InputError(
                 f"--dir {self.path} holds something else ({entries[0]}): name an empty folder, or a new one"
             )
-        mark = json.loads((self.path / "server.json").read_text())
+        mark = json.loads((self.path / "server.json").read_text("utf-8"))
         if mark["format"] != FORMAT:
             raise InputError(f"--dir {self.path} was made by another imagenette, in format {mark['format']}")
         form: Form = mark["form"]
@@ -110,7 +110,7 @@ class Folder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Be alone in it. Busy if another process is there; one that was killed is not."""
-        with (self.path / "lock").open("a+") as file:
+        with (self.path / "lock").open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -131,7 +131,7 @@ class Folder:
         """MLflow's. InputError where no server ever was."""
         if self.form() is None or not (self.path / "port").exists():
             raise InputError(f"--dir {self.path}: no imagenette server was started there yet")
-        return int((self.path / "port").read_text())
+        return int((self.path / "port").read_text("utf-8"))
 
     def is_held(self) -> bool:
         """Only for a folder that was made."""

@@ -121,7 +121,7 @@ class Part:
 
     def last_words(self) -> str:
         """The last line of its log."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        lines = self.log.read_text("utf-8", errors="replace").splitlines() if self.log.exists() else []
         return next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
 
     def _wait(self, seconds: float, hurry: Callable[[], bool] = lambda: False) -> None:

@@ -62,7 +62,7 @@ def check(folder: Folder) -> None:
 def major(folder: Folder) -> int | None:
     """The PostgreSQL version of the files in the folder."""
     try:
-        return int((folder.postgres / "PG_VERSION").read_text())
+        return int((folder.postgres / "PG_VERSION").read_text("utf-8"))
     except FileNotFoundError:
         return None
 
@@ -125,7 +125,8 @@ def make_files(folder: Folder) -> None:
         env={**os.environ, MARK: str(folder.path)},
         cwd=beside,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         start_new_session=True,
         preexec_fn=partial(follow_parent, signal.SIGKILL, parent=os.getpid()),
         **as_user(user),
@@ -259,7 +260,8 @@ def _tool(folder: Folder, name: str, *arguments: str | Path) -> None:
     done = subprocess.run(
         [binaries(major(folder)) / name, *arguments],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         preexec_fn=partial(follow_parent, signal.SIGKILL, parent=os.getpid()),
     )
     if done.returncode:

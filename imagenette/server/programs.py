@@ -78,7 +78,8 @@ def make_tables(folder: Folder) -> None:
         [sys.executable, "-c", code],
         env=_environment(folder) | {"OPTUNA_STORAGE": database_address(folder, "optuna")},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         start_new_session=True,  # Ctrl-C is ours to note
         preexec_fn=partial(follow_parent, signal.SIGKILL, parent=os.getpid()),
     )

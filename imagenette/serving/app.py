@@ -17,7 +17,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from imagenette import __version__
-from imagenette.errors import InputError
+from imagenette.errors import InputError, shown
 from imagenette.processes import cores
 from imagenette.serving.batcher import Batcher, Busy
 from imagenette.serving.limits import BodyGate, Limits, SafeHeaders
@@ -165,7 +165,7 @@ def create_app(served: Served, limits: Limits) -> FastAPI:
         using = current()
         if len(files) > limits.files:
             raise HTTPException(413, f"{len(files)} files; at most {limits.files} in one request")
-        names = [_printable(file.filename or "file") for file in files]
+        names = [shown(file.filename or "file")[:100] for file in files]
         contents = [await file.read() for file in files]
         try:
             with taken(len(files)):
@@ -215,12 +215,6 @@ def create_app(served: Served, limits: Limits) -> FastAPI:
     return app
 
 
-def _printable(name: str) -> str:
-    """A name that can be said in one line, whatever the client called its file."""
-    plain = name.encode(errors="replace").decode()
-    return "".join(c if c.isprintable() else "?" for c in plain)[:100]
-
-
 def _which(using: Current) -> Which:
     known = using.lineage
     return Which(
@@ -238,7 +232,7 @@ def _add_page(app: FastAPI) -> None:
         content = folder.joinpath(name).read_bytes()
         app.get(path, include_in_schema=False)(lambda: Response(content, media_type=kind))
 
-    page = folder.joinpath("index.html").read_text()
+    page = folder.joinpath("index.html").read_text("utf-8")
     app.get("/", include_in_schema=False)(lambda: HTMLResponse(page))
     add("/page.js", "page.js", "text/javascript")
     add("/page.css", "page.css", "text/css")

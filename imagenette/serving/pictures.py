@@ -19,6 +19,8 @@ def inspect(data: bytes, name: str, *, max_pixels: int) -> int:
     milliseconds a megabyte."""
     if data[:4] in (b"II*\0", b"MM\0*"):  # libtiff allocates by tile and strip, whatever the picture's size
         raise InputError(f"{name}: TIFF is not taken here; JPEG, PNG, BMP or WebP is")
+    if data.startswith(b"GIF8") or data[4:8] == b"ftyp":  # frames as large as they like
+        raise InputError(f"{name}: GIF and AVIF are not taken here; JPEG, PNG, BMP or WebP is")
     if data.startswith(b"\xff\xd8") and _more_markers(data):
         raise InputError(f"{name}: the image header is damaged: too many segments")
     if data.startswith(b"\x89PNG") and _more_chunks(data):

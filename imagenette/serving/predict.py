@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from imagenette.data.images import is_image_name
 from imagenette.data.prepare import Pixels
-from imagenette.errors import InputError
+from imagenette.data.walk import walk
+from imagenette.errors import InputError, shown
 from imagenette.processes import cores
 from imagenette.registry import Lineage, load_known
 from imagenette.registry.model import Model
@@ -49,10 +49,12 @@ def predict(
 ) -> int:
     """Print what the model at that address says of every picture; returns how many could not be read, each
     named on standard error. InputError where a path does not exist or a folder holds no picture."""
-    files = find_pictures(paths)
+    unread: list[str] = []
+    over: list[Path] = []
+    files = find_pictures(paths, unread=unread.append, over=over.append)
     loaded, known = load_known(model, tracking_uri=tracking_uri)
     said = _named(loaded, known, model)
-    unread: list[str] = []
+    dead = len(unread)
     show = _json_lines(known) if as_json else _table(min(top, len(loaded.classes)))
     with tqdm(
         total=len(files), unit="img", desc="classifying", disable=not sys.stderr.isatty(), leave=False
@@ -66,24 +68,29 @@ def predict(
     for line in unread:
         click.echo(f"imagenette: {line}", err=True)
     told = f", {len(unread)} could not be read" if unread else ""
-    click.echo(f"{said}: {len(files) - len(unread)} pictures{told}", err=True)
+    told += f", {len(over)} passed over as no pictures, such as {shown(over[0])}" if over else ""
+    click.echo(f"{said}: {len(files) + dead - len(unread)} pictures{told}", err=True)
     return len(unread)
 
 
-def find_pictures(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are named; of a folder, every file below it whose name is a picture's, sorted."""
+def find_pictures(paths: Sequence[Path], *, unread: Any, over: Any) -> list[Path]:
+    """Files as they are named; of a folder, every picture below it, sorted, by the rule for data sets. What a
+    folder holds besides goes to over(path), and unread(why) is told of what cannot be read."""
     files: list[Path] = []
     for path in paths:
         kind = _kind(path)
         if kind == "folder":
-            inside = sorted(file for file in path.rglob("*") if is_image_name(file.name) and file.is_file())
+            inside: list[Path] = []
+            for found in walk(path, lambda why, path=path: unread(f"{shown(path)}: {why}")):  # type: ignore[misc]
+                if found.kind != "folder":
+                    (inside.append if found.kind == "picture" else over)(path / found.name)
             if not inside:
-                raise InputError(f"{path}: no picture in this folder or below")
-            files += inside
+                raise InputError(f"{shown(path)}: no picture in this folder or below")
+            files += sorted(inside)
         elif kind == "file":
             files.append(path)
         else:
-            raise InputError(f"{path}: {kind}")
+            raise InputError(f"{shown(path)}: {kind}")
     return files
 
 
@@ -124,8 +131,8 @@ def _prepare(model: Model, file: Path) -> Pixels:
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise InputError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    return model.preprocess(data, str(file))
+        raise InputError(f"{shown(file)}: {(error.strerror or str(error)).lower()}") from None
+    return model.preprocess(data, shown(file))
 
 
 def _result(future: Future[Pixels], unread: Any) -> Pixels | None:
@@ -153,7 +160,6 @@ def _table(top: int) -> Any:
 
     def show(answer: Answer) -> None:
         cells = [f"{label} {share:6.1%}" for _, label, share in answer.classes[:top]]
-        name = str(answer.path).encode(errors="replace").decode()  # a name on disk need not be text
-        click.echo("  ".join([f"{name:<32}", *(f"{cell:<26}" for cell in cells)]).rstrip())
+        click.echo("  ".join([f"{shown(answer.path):<32}", *(f"{cell:<26}" for cell in cells)]).rstrip())
 
     return show

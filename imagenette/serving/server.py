@@ -17,9 +17,9 @@ import click
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from imagenette.errors import InputError, RunError
+from imagenette.errors import InputError, RunError, shown
 from imagenette.guard import LOOPBACK, Guard, one_password
-from imagenette.ports import listen, refuse_new
+from imagenette.ports import listen, netloc, refuse_new
 from imagenette.processes import stop_signals
 from imagenette.registry import is_model_folder
 from imagenette.registry.address import Address
@@ -82,7 +82,7 @@ def serve(
     if (moves and follow) or served.current is None:
         following.start()
     what = served.current.name if served.current else f"no model yet ({model})"
-    _print(f"{what} at http://{host}:{listening.getsockname()[1]}")
+    _print(f"{what} at http://{netloc(host, listening.getsockname()[1])}")
     _run(server, listening)
     following.stop()
 
@@ -139,4 +139,4 @@ def _run(server: uvicorn.Server, listening: socket.socket) -> None:
 
 
 def _print(line: str) -> None:
-    click.echo(f"imagenette: {line}", err=True)
+    click.echo(f"imagenette: {shown(line)}", err=True)

@@ -35,5 +35,5 @@ class Worker:
 def place() -> str:
     """Where a process id means something: cloned machines share names, containers of one machine do not share
     its processes."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
     return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"

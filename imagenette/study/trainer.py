@@ -131,7 +131,7 @@ def _how(code: int, log: Path) -> str:
         name = signal.Signals(-code).name
         hint = " (the kernel does so when memory runs out)" if name == "SIGKILL" else ""
         return f"killed by {name}{hint}"
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
     last = lines[-1].removeprefix("imagenette: ") if lines and not lines[-1].startswith("$ ") else ""
     last = "".join(letter for letter in last if letter.isprintable())
     return f"exit code {code}{': ' + last if last else ''}"

@@ -172,7 +172,7 @@ def holds_run(output: Path) -> bool:
 def read_card(output: Path) -> Card:
     path = output / FOLDER / "run.json"
     try:
-        return Card(**json.loads(path.read_text()))
+        return Card(**json.loads(path.read_text("utf-8")))
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is not a run's card: {error}") from error
 
@@ -232,7 +232,7 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 def _read_count(path: Path) -> int:
     try:
-        return max(0, int(path.read_text()))
+        return max(0, int(path.read_text("utf-8")))
     except (OSError, ValueError):
         return 0
 
@@ -240,7 +240,7 @@ def _read_count(path: Path) -> int:
 def _lock(path: Path, output: Path) -> IO[str]:
     """A POSIX record lock, not flock: forked loader workers do not inherit it, so it dies with us. InputError
     where another process holds it."""
-    file = path.open("a+")
+    file = path.open("a+", encoding="utf-8")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

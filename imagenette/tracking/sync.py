@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagenette.errors import InputError, RunError, without_secrets
+from imagenette.errors import InputError, RunError, shown, without_secrets
 from imagenette.records import now_ms
 from imagenette.results import Status
 from imagenette.tracking.client import check_alive, first_line, resolve_uri
@@ -38,7 +38,7 @@ def sync(folder: Path, tracking_uri: str | None = None) -> int:
                 raise
             left, line = 1, str(error)
         lacking += left
-        print(f"{output}: {line}")
+        print(f"{shown(output)}: {line}")
     return lacking
 
 

@@ -99,7 +99,7 @@ class Result:
         path = output / RESULT
         if not path.exists():
             return None
-        held = json.loads(path.read_text())
+        held = json.loads(path.read_text("utf-8"))
         return cls(**held | {"status": Status(held["status"])})
 
 
@@ -130,6 +130,6 @@ def claim_output(job: Job) -> None:
 def read_config(output: Path) -> Config:
     path = output / CONFIG
     try:
-        return Config.model_validate_json(path.read_text())
+        return Config.model_validate_json(path.read_text("utf-8"))
     except (OSError, ValueError):
         raise InputError(f"output={output} is not a run's folder: {path} is missing or damaged") from None

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 PARENT = "IMAGENETTE_PARENT"
 """Process id of the study's worker that started this training, which must end with it."""
+TOLD = "IMAGENETTE_TOLD"
+"""Set for ranks whose launcher has said what there is to say of the data set."""
 GRACE = 120  # seconds that ranks get to save after SIGTERM before they are killed
 
 
@@ -53,8 +55,9 @@ def train(job: Job) -> Result:
     if ended and ended.status.complete:
         return ended
     first = place is None or place.first
+    quiet = not first or TOLD in os.environ
     try:
-        dataset = prepare(job.config, processes, progress=place is None)
+        dataset = prepare(job.config, processes, progress=place is None, quiet=quiet)
         if first:
             claim_output(job)
         if processes > 1 and not place:
@@ -89,6 +92,7 @@ def run_elastic(job: Job, processes: int) -> Result:
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE))
+    os.environ[TOLD] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     config = LaunchConfig(
         min_nodes=1,

@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from imagenette.data import Dataset
 
 
-def prepare(config: Config, processes: int, *, progress: bool = True) -> Dataset:
-    """The data set, decoded, once everything about the config and it is found to fit."""
-    from imagenette.data import open_dataset
+def prepare(config: Config, processes: int, *, progress: bool = True, quiet: bool = False) -> Dataset:
+    """The data set, decoded, once everything about the config and it is found to fit. quiet: another process
+    says what it has that is odd."""
+    from imagenette.data.sources import open_dataset, say
 
     check_config(config)
     dataset = open_dataset(
-        config.data, side=stored_side(config), bad_pictures=config.bad_pictures, progress=progress
+        config.data,
+        side=stored_side(config),
+        bad_pictures=config.bad_pictures,
+        progress=progress,
+        log=(lambda line: None) if quiet else say,
     )
     check_fit(config, dataset, processes)
     return dataset

@@ -416,3 +416,29 @@ def test_a_verb_without_its_packages_names_the_extra_that_has_them(tmp_path):
     done = subprocess.run([sys.executable, "-c", NO_TORCH], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "imagenette: torch is not installed: pip install 'imagenette[train]'\n"
+
+
+def test_what_is_read_and_said_is_the_same_in_every_locale(tmp_path):
+    folder = as_folder({name.replace("/b/", "/café/"): data for name, data in GOOD.items()}, tmp_path / "x")
+    link = tmp_path / os.fsdecode(b"lat\xe9")
+    link.symlink_to(folder)
+    said = []
+    for locale in ({"LC_ALL": "C.UTF-8"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
+        env = os.environ | locale | {"IMAGENETTE_HOME": str(tmp_path / locale["LC_ALL"])}
+        for source in (folder, link):
+            line = [sys.executable, "-m", "imagenette", "data", source]
+            done = subprocess.run(line, capture_output=True, encoding="utf-8", env=env)
+            said.append((done.returncode, done.stdout, done.stderr))
+    assert said[:2] == said[2:]
+    assert "classes: a, café\n" in said[0][1]
+    assert said[1][2] == (
+        f"imagenette: source={tmp_path}/lat\\udce9: must be UTF-8; rename it, or give a link to it\n"
+    )
+
+
+@pytest.mark.parametrize("option", ["--output", "--data", "--run-name", "--arm"])
+def test_text_that_is_not_utf8_is_refused_before_anything_is_made(command, tmp_path, option):
+    code, said = command("train", "--limit", "64", option, os.fsdecode(b"lat\xe9"))
+    assert (code, list(tmp_path.iterdir())) == (2, [])
+    name = option[2:].replace("-", "_")
+    assert said == f"imagenette: {name}=lat\\udce9: must be UTF-8; rename it, or give a link to it\n"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from zlib import crc32
 
@@ -15,6 +17,7 @@ from PIL import Image
 
 from imagenette.errors import InputError
 
+ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 Files = dict[str, bytes]
 
 
@@ -68,7 +71,7 @@ def pack(files: Files, path: Path, top: str = "", folders: tuple[str, ...] = ())
             for name, data in files.items():
                 archive.writestr(top + name, data)
     else:
-        kind = {".tar": "", ".tgz": "gz", ".gz": "gz", ".bz2": "bz2", ".xz": "xz"}[path.suffix]
+        kind = {".tar": "", ".tgz": "gz", ".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": ""}[path.suffix]
         with tarfile.open(path, f"w:{kind}") as archive:
             for folder in folders:
                 info = tarfile.TarInfo(top + folder)
@@ -76,6 +79,8 @@ def pack(files: Files, path: Path, top: str = "", folders: tuple[str, ...] = ())
                 archive.addfile(info)
             for name, data in files.items():
                 add(archive, top + name, data)
+        if path.suffix == ".zst":
+            path.write_bytes(import_module(ZSTD).compress(path.read_bytes()))
     return path
 
 

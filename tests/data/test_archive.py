@@ -12,19 +12,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from imagenette.data.archive import MAX_BYTES, fingerprint, members, safe_name
-from imagenette.data.images import is_image_name
 from imagenette.errors import InputError
 from tests.data.small_sets import Files, add, pack, refusal
 
-PACKED = ["set.tar", "set.tar.gz", "set.tgz", "set.tar.bz2", "set.tar.xz", "set.zip"]
+PACKED = ["set.tar", "set.tar.gz", "set.tgz", "set.tar.bz2", "set.tar.xz", "set.tar.zst", "set.zip"]
 
 
 def contents(path: Path) -> Files:
-    return {m.name: m.data for m in members(path, is_image_name) if m.data is not None}
+    return {m.name: m.data for m in members(path) if m.data is not None}
 
 
 def folders(path: Path) -> set[str]:
-    return {m.name for m in members(path, is_image_name) if m.data is None}
+    return {m.name for m in members(path) if m.kind == "folder"}
 
 
 @pytest.mark.parametrize("name", [*PACKED, "set"])
@@ -38,6 +37,9 @@ def test_every_container_gives_the_same_members(tmp_path: Path, files: Files, na
     path = pack(files | noise, tmp_path / name, top="top/", folders=("train/empty",))
     assert contents(path) == {f"top/{each}": data for each, data in files.items()}
     assert "top/train/empty" in folders(path)
+    others = {(m.name, m.kind) for m in members(path) if m.data is None and m.kind != "folder"}
+    system = {("top/train/cat/.hidden.jpg", "system"), ("top/.git", "system")}
+    assert others == system | {("top/noisy_imagenette.csv", "other"), ("top/train/README", "other")}
 
 
 def test_type_is_told_by_content_and_not_by_name(tmp_path: Path, files: Files) -> None:
@@ -159,6 +161,22 @@ def test_unsafe_member_is_refused_in_one_line(tmp_path: Path, what: str) -> None
     assert "\n" not in str(caught.value)
 
 
+class _MacInfo(zipfile.ZipInfo):
+    """Its name in UTF-8, without the mark that says so."""
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802 - zipfile calls it so
+        return self.filename.encode(), self.flag_bits & ~0x800
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cafe\u0301", _MacInfo), ("caf\xe9", zipfile.ZipInfo)])
+def test_names_in_a_zip_are_utf8_whether_it_says_so_or_not(
+    tmp_path: Path, name: str, kind: type[zipfile.ZipInfo]
+) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr(kind(f"train/{name}/1.jpg"), b"x")
+    assert contents(tmp_path / "set.zip") == {f"train/{name}/1.jpg": b"x"}
+
+
 def test_encrypted_zip_is_refused(tmp_path: Path) -> None:
     path = pack({"train/a/1.jpg": b"x" * 20}, tmp_path / "set.zip")
     data = path.read_bytes()
@@ -243,7 +261,7 @@ def test_folder_with_what_cannot_be_read_is_refused_not_waited_for(
 ) -> None:
     path = pack(files, tmp_path / "set")
     spoil(path / "train" / "cat")
-    for read in (contents, lambda p: fingerprint(p, is_image_name)):
+    for read in (contents, fingerprint):
         with pytest.raises(InputError, match=message):
             read(path)
 
@@ -251,12 +269,15 @@ def test_folder_with_what_cannot_be_read_is_refused_not_waited_for(
 @pytest.mark.parametrize("name", ["set", "set.tar"])
 def test_fingerprint_changes_with_the_source_alone(tmp_path: Path, files: Files, name: str) -> None:
     path = pack(files, tmp_path / name)
-    first = fingerprint(path, is_image_name)
-    assert fingerprint(path, is_image_name) == first
+    first = fingerprint(path)
+    assert fingerprint(path) == first
     if path.is_dir():
         (path / "README").write_text("no image")
-        assert fingerprint(path, is_image_name) == first
+        first, before = fingerprint(path), first
+        assert first != before, "another file is passed over, which is said"
+        (path / "README").write_text("still no image")
+        assert fingerprint(path) == first
         (path / "train/cat/new.png").write_bytes(b"x")
     else:
         os.utime(path, ns=(1, 1))
-    assert fingerprint(path, is_image_name) != first
+    assert fingerprint(path) != first

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from imagenette.data.images import MAX_PIXELS, decode, is_image_name, read_header
+from imagenette.data.images import HEAD, MAX_PIXELS, decode, is_image_head, is_image_name, read_header
 from imagenette.errors import InputError
 from tests.data.small_sets import encode, picture, turned
 
@@ -41,7 +41,12 @@ REFUSED = {
     "empty": (b"", "empty"),
     "text": (b"hello, I am no picture\n", "not an image"),
     "html": (b"<html>404</html>", "not an image"),
-    "gif": (encode(picture(0).convert("P"), "GIF"), "not an image"),
+    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 40, "not an image"),
+    "gif magic alone": (b"GIF89a", "damaged"),
+    "huge gif": (
+        b"GIF89a" + struct.pack("<HH", 65_000, 65_000) + encode(picture(0), "GIF")[10:],
+        "65000 x 65000",
+    ),
     "riff that is sound": (b"RIFF\x24\0\0\0WAVEfmt " + b"\0" * 40, "not an image"),
     "jpeg magic alone": (b"\xff\xd8\xff", "damaged"),
     "png cut in its header": (encode(picture(0), "PNG")[:20], "damaged"),
@@ -74,7 +79,7 @@ def test_cap_is_below_what_a_small_file_can_claim() -> None:
     assert MAX_PIXELS == 100_000_000
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF"])
 def test_image_cut_short_is_refused(kind: str) -> None:
     data = encode(picture(1, (200, 150)), kind)
     with pytest.raises(InputError, match=r"^x\.JPEG: the image (header )?is damaged"):
@@ -107,6 +112,25 @@ def test_every_mode_reads_as_the_rgb_it_shows(mode: str) -> None:
     shown = decode(data, "x").astype(int)
     assert shown.shape == (32, 32, 3)
     assert np.abs(shown - np.asarray(expected).astype(int)).max() <= (8 if mode == "CMYK" else 0)
+
+
+@pytest.mark.parametrize(("kind", "off"), [("GIF", 3), ("AVIF", 6)])
+def test_pictures_of_the_web_are_read(kind: str, off: int) -> None:
+    """An animated one as its first picture."""
+    images = [picture(seed, (32, 32)) for seed in (5, 6)]
+    first = images[0].quantize().convert("RGB") if kind == "GIF" else images[0]
+    for data in (encode(images[0], kind), encode(images[0], kind, save_all=True, append_images=images[1:])):
+        assert np.abs(decode(data, "x").astype(int) - np.asarray(first).astype(int)).mean() < off
+
+
+def test_a_file_of_another_name_is_an_image_by_its_first_bytes() -> None:
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "AVIF"):
+        head = encode(picture(0), kind)[:HEAD]
+        assert is_image_head("x", head)
+        assert is_image_head("x.dat", head)
+        assert not any(is_image_head(f"x.jpg{end}", head) for end in ("~", ".bak", ".PART"))
+    for head in (b"", b"BMW is a maker of cars", b"II*\0 as a raw file begins", b"RIFF\x24\0\0\0WAVEfmt "):
+        assert not is_image_head("x", head)
 
 
 def test_cmyk_jpeg_is_adobe_inverted_and_read_right() -> None:
@@ -236,5 +260,6 @@ def test_squashing_is_antialiased() -> None:
 
 
 def test_names_of_images_in_any_case() -> None:
-    assert all(is_image_name(f"x.{end}") for end in ("jpg", "JPEG", "Png", "bmp", "webp", "tif", "TIFF"))
+    ends = ("jpg", "JPEG", "jfif", "Png", "gif", "bmp", "webp", "tif", "TIFF")
+    assert all(is_image_name(f"x.{end}") for end in ends)
     assert not any(is_image_name(name) for name in ("README", "noisy_imagenette.csv", "jpeg", "x.jpg.txt"))

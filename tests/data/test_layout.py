@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagenette.data.layout import find_layout
+from imagenette.data.layout import find_layout, passed_over
 from imagenette.errors import InputError
 
+NFC, NFD = "caf\xe9", "cafe\u0301"
 GOOD = ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg"]
 
 
@@ -21,25 +22,46 @@ def test_splits_are_sorted_by_class_then_file() -> None:
     ]
     layout = find_layout(names, [], "data=x")
     assert layout.classes == ("a", "a b", "b")
-    assert layout.train == ("train/a/1.jpg", "train/a/10.jpg", "train/a b/2.jpg", "train/b/1.jpg")
-    assert layout.test == ("val/a/1.jpg", "val/a b/1.jpg", "val/b/1.jpg")
+    assert [*layout.train] == ["train/a/1.jpg", "train/a/10.jpg", "train/a b/2.jpg", "train/b/1.jpg"]
+    assert tuple(layout.test) == ("val/a/1.jpg", "val/a b/1.jpg", "val/b/1.jpg")
 
 
 def test_one_top_folder_is_taken_off() -> None:
     layout = find_layout([f"imagenette2/{name}" for name in GOOD], [], "data=x")
-    assert layout == find_layout(GOOD, [], "data=x").__class__(
-        "imagenette2/", ("a", "b"), tuple(GOOD[:2]), tuple(GOOD[2:])
-    )
+    assert (layout.top, layout.classes) == ("imagenette2/", ("a", "b"))
+    assert layout.train | layout.test == {name: f"imagenette2/{name}" for name in GOOD}
 
 
-def test_test_folder_stands_in_where_there_is_no_val() -> None:
-    names = [name.replace("val", "test") for name in GOOD]
-    assert find_layout(names, [], "data=x").test == ("test/a/1.jpg", "test/b/1.jpg")
-    assert find_layout([*GOOD, "test/c/1.jpg"], [], "data=x").test == ("val/a/1.jpg", "val/b/1.jpg")
+@pytest.mark.parametrize("name", ["valid", "validation", "test"])
+def test_another_name_for_val_stands_in_where_there_is_no_val(name: str) -> None:
+    names = [each.replace("val", name) for each in GOOD]
+    assert [*find_layout(names, [], "data=x").test] == names[2:]
+
+
+def test_pictures_in_test_beside_val_are_passed_over_and_said() -> None:
+    names = [*GOOD, "test/c/1.jpg"]
+    layout = find_layout(names, [], "data=x")
+    assert [*layout.test] == GOOD[2:]
+    said = "pictures outside the class folders of train/ and val/: 1, such as test/c/1.jpg"
+    assert passed_over(layout, names, ["README"], [".git"]) == said
+
+
+def test_a_class_that_the_halves_spell_in_two_unicode_forms_is_one() -> None:
+    names = [*GOOD, f"train/{NFD}/1.jpg", f"val/{NFC}/1.jpg"]
+    layout = find_layout(names, [], "data=x")
+    assert layout.classes == ("a", "b", NFC)
+    assert layout.train[f"train/{NFC}/1.jpg"] == f"train/{NFD}/1.jpg"
+    assert layout.test[f"val/{NFC}/1.jpg"] == f"val/{NFC}/1.jpg"
+
+
+def test_a_class_of_one_form_keeps_it() -> None:
+    """So the data set keeps the digest that it always had."""
+    names = [*GOOD, f"train/{NFD}/1.jpg", f"val/{NFD}/1.jpg"]
+    assert sorted(find_layout(names, [], "x").train) == sorted(n for n in names if n.startswith("train"))
 
 
 def test_folders_within_classes_belong_to_the_class() -> None:
-    assert find_layout([*GOOD, "train/a/deep/2.jpg"], [], "x").train[1] == "train/a/deep/2.jpg"
+    assert "train/a/deep/2.jpg" in find_layout([*GOOD, "train/a/deep/2.jpg"], [], "x").train
 
 
 def test_images_outside_class_folders_are_left_out() -> None:
@@ -58,11 +80,19 @@ def test_images_outside_class_folders_are_left_out() -> None:
         ([], ["train", "val"], "train/ holds no class folder"),
         (GOOD[:2], ["val"], "val/ holds no class folder"),
         (GOOD[:3], [], "class folder b is in train/ but not in val/"),
+        (
+            [*GOOD, *(f"train/{name}/1.jpg" for name in "cdefg")],
+            [],
+            "class folders c, d, e and 2 more are in train/ but not in val/; each class needs pictures in",
+        ),
+        ([GOOD[0], GOOD[2]], [], "a is the only class"),
+        ([*GOOD, "valid/a/1.jpg"], [], "val/ and valid/ are both there; one is allowed"),
+        ([*GOOD, f"val/{NFC}/1.jpg", f"val/{NFD}/1.jpg"], [], f"val/ holds {NFC} in two Unicode forms"),
         (GOOD[1:], [], "class folder a is in val/ but not in train/"),
-        (GOOD, ["train/c", "val/c"], r"train/c holds no image \(jpg jpeg png"),
+        (GOOD, ["train/c", "val/c"], r"train/c holds no image \(JPEG, PNG"),
         (GOOD[:3], ["val/b"], "val/b holds no image"),
-        ([*GOOD, "train/a/1\n2.jpg"], [], r"'train/a/1\\n2.jpg' has a control"),
-        ([*GOOD, "train/a/\udcff.jpg"], [], r"'train/a/\\udcff.jpg' has a control or non-UTF-8"),
+        ([*GOOD, "train/a/1\n2.jpg"], [], r"train/a/1\\n2.jpg has a control"),
+        ([*GOOD, "train/a/\udcff.jpg"], [], r"train/a/\\udcff.jpg has a control or non-UTF-8"),
     ],
 )
 def test_bad_layout_is_refused_in_one_line(names: list[str], folders: list[str], message: str) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.data.small_sets import pack, small_set
+
 KNOBS = {"epochs": 1, "size": 32, "batch_size": 32, "limit": 307, "precision": "float32"}
 KNOBS |= {"optimizer": "sgd", "lr": 0.01}  # Muon makes weak directions of a gradient as large as strong ones
 
@@ -92,3 +94,14 @@ def test_without_synchronized_norm_they_differ(results, noise_set, tmp_path):
     """Or the first law would hold for nothing."""
     apart = train_with(2, tmp_path / "apart.pt", data=str(noise_set), **ODD, sync_bn=False)
     assert furthest(results["one"]["net"], apart["net"]) > 1e-4
+
+
+@pytest.mark.slow
+def test_what_a_data_set_has_that_is_odd_is_said_by_one_process(tmp_path):
+    pack(small_set(train=8) | {"train/cat/@eaDir/x.jpg": b"x"}, tmp_path / "data")
+    env = os.environ | {"IMAGENETTE_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    knobs = ["--data", "data", "--size", "32", "--batch-size", "8", "--epochs", "1", "--nproc", "2"]
+    line = [sys.executable, "-m", "imagenette", "train", *knobs, "--offline", "--output", "out"]
+    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("passed over: hidden or system entries: 1") == 1, done.stderr

@@ -75,7 +75,10 @@ def test_what_is_no_picture_is_said_and_the_next_picture_works(page, tmp_path, j
     (tmp_path / "fine.jpg").write_bytes(jpeg)
     drop(page, tmp_path / "notes.txt")
     wait_until(lambda: page.find_element("id", "problem").is_displayed(), 20)
-    assert text(page, "#problem") == "notes.txt: the content is not an image (JPEG, PNG, BMP, WebP or TIFF)"
+    assert (
+        text(page, "#problem")
+        == "notes.txt: the content is not an image (JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF)"
+    )
     assert not page.find_elements("css selector", "article")
     drop(page, tmp_path / "fine.jpg", tmp_path / "fine.jpg")
     wait_until(lambda: len(page.find_elements("css selector", "article")) == 2, 20)

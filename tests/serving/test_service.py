@@ -170,6 +170,17 @@ def test_no_such_model_is_one_line(registry, model, words):
         )
 
 
+def test_an_ipv6_address_is_said_as_clients_take_it(start, small_model):
+    service = start(
+        str(small_model), "--host", "[::1]"
+    )  # as it stands in a URL; up: asked at the address that it printed
+    assert service.url.startswith("http://[::1]:")
+    assert httpx.get(f"{service.url}/model").status_code == 200
+    port = int(service.url.rpartition(":")[2])
+    with pytest.raises(InputError, match=rf"cannot listen on \[::1\]:{port}: address already in use"):
+        serve(str(small_model), host="::1", port=port, follow=1, wait=False, limits=Limits())
+
+
 def test_a_taken_port_is_one_line(small_model):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
