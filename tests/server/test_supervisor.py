@@ -189,3 +189,25 @@ def is_over(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def test_temporary_files_of_a_killed_part_are_gone_once_it_is_started_again(tmp_path: Path) -> None:
+    def leave() -> None:
+        wait_until(lambda: len(list(scratch.iterdir())) == 1, 10)
+        old.extend(scratch.iterdir())
+        os.kill(uploads.pid, signal.SIGKILL)
+        wait_until(lambda: scratch.is_dir() and set(scratch.iterdir()) - set(old), 20)
+
+    old: list[Path] = []
+    scratch = tmp_path / "tmp"
+    code = "import tempfile, time; tempfile.mkdtemp(); open('up', 'w').close(); time.sleep(60)"
+    with Supervisor(lambda line: None) as supervisor:
+        uploads = part(tmp_path, code)
+        uploads.scratch = scratch
+        supervisor.add(uploads)
+        supervisor.until_up()
+        thread = later(leave)
+        supervisor.forever()
+    thread.join()
+    assert len(old) == 1
+    assert not old[0].exists()
