@@ -48,7 +48,7 @@ seeds = [{seed}]
 base = {{ data = "digits", size = 32, limit = 320, holdout = 0.2, epochs = 1 }}
 grid = {{ weight_decay = [0, 1e-3] }}
 """
-WORDS = {
+WORDS = {  # in the command line of each part
     "training": "-m imagenette train",
     "study worker": "imagenette.study.worker",
     "study driver": "-m imagenette study",
@@ -62,13 +62,14 @@ WORDS = {
     "PostgreSQL": "/postgres -D ",
     "PostgreSQL backend": "[local]",
 }
-"""What the command line of each part has in it."""
 KILL, TERM, STOP = signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP
-ROUND = [("training", number) for number in (KILL, KILL, KILL, TERM, TERM, STOP, STOP)]
-ROUND += [("study worker", number) for number in (KILL, KILL, STOP)]
+ROUND = [("training", number) for number in 4 * [KILL] + 3 * [TERM] + 3 * [STOP]]
+ROUND += [("study worker", number) for number in 3 * [KILL] + 2 * [STOP]]
+ROUND += [("study driver", KILL), ("promoter", KILL), ("report", KILL)]
 ROUND += [(part, number) for part in ("study driver", "serve", "supervisor") for number in (KILL, TERM)]
-ROUND += [(part, KILL) for part in ("promoter", "report", "dashboard")]
-ROUND += [(part, KILL) for part in ("PostgreSQL", "PostgreSQL backend", "MLflow", "MLflow worker")]
+ROUND += [
+    (part, KILL) for part in ("dashboard", "PostgreSQL", "PostgreSQL backend", "MLflow", "MLflow worker")
+]
 
 
 def role(process: psutil.Process) -> str:
@@ -90,8 +91,8 @@ class Soak:
     kills: Counter[str] = field(default_factory=Counter)
     hit: set[int] = field(default_factory=set)
     """Process ids that were sent a signal."""
-    down: list[list[float]] = field(default_factory=list)
-    """From when to when `serve` was down, by a monotonic clock."""
+    down: list[list[float]] = field(default_factory=lambda: [[0.0, float("inf")]])
+    """From when to when `serve` was down, by a monotonic clock; at first it is."""
     trained: list[Path] = field(default_factory=list)
     studies: list[str] = field(default_factory=list)
     promoted: list[str] = field(default_factory=list)
@@ -107,11 +108,13 @@ class Soak:
         self.temporary, self.logs = self.folder / "tmp", self.folder / "logs"
         self.temporary.mkdir()
         self.logs.mkdir()
-        self.port, self.dashboard_port, self.serve_port = (_common.free_port() for _ in range(3))
+        self.ports = [_common.free_port() for _ in range(3)]
+        self.service = f"http://127.0.0.1:{self.ports[2]}"
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "OPTUNA_"))}
         self.env = clean | {
             aftermath.MARK: str(self.folder),
             "TMPDIR": str(self.temporary),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "home"),  # torch's, which is to stay
             "IMAGENETTE_HOME": str(self.folder / "home"),
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
@@ -130,13 +133,12 @@ class Soak:
         """The same command until its exit code is 0. sync: whose records are sent after a 74, which then is a
         good end too."""
         for _ in range(TRIES):
-            if self.over.is_set():
-                break
             code = self.start(*words).wait()
             self.ended[f"{words[0]}, exit code {code}"] += 1
             if code == 0 or (code == 74 and sync and self.start("sync", sync).wait() == 0):
                 return True
-            time.sleep(PAUSE)
+            if self.over.wait(PAUSE):
+                break
         self.found.wrong.append(f"imagenette {shlex.join(map(str, words))} did not end well {TRIES} times")
         return False
 
@@ -163,12 +165,11 @@ class Soak:
 
     def promote(self) -> None:
         while self.busy or len(self.promoted) < len(self.trained):
-            if len(self.promoted) == len(self.trained):
-                time.sleep(PAUSE)
-                continue
-            run_id = str(read_card(self.trained[len(self.promoted)]).run_id)
-            if self.again("promote", "--run", run_id, "--gate", "force"):
-                self.promoted.append(run_id)
+            if len(self.promoted) < len(self.trained):
+                run_id = str(read_card(self.trained[len(self.promoted)]).run_id)
+                if self.again("promote", "--run", run_id, "--gate", "force"):
+                    self.promoted.append(run_id)
+            time.sleep(PAUSE)
 
     def write_reports(self) -> None:
         while self.busy:
@@ -180,7 +181,7 @@ class Soak:
         """A picture four times a second. A failure is right only while `serve` is down."""
         picture = io.BytesIO()
         Image.effect_noise((40, 30), 50).convert("RGB").save(picture, "PNG")
-        client = httpx.Client(base_url=f"http://127.0.0.1:{self.serve_port}", timeout=30)
+        client = httpx.Client(base_url=self.service, timeout=30)
         while not self.over.wait(0.25):
             asked, problem = time.monotonic(), ""
             try:
@@ -205,9 +206,9 @@ class Soak:
         while not self.over.is_set():
             process = self.start(*words)
             while process.poll() is None and not self.over.wait(0.2):
-                if words[0] == "serve" and self.down and self.down[-1][1] > time.monotonic():
+                if words[0] == "serve" and self.down[-1][1] > time.monotonic():
                     with suppress(httpx.TransportError):
-                        httpx.get(f"http://127.0.0.1:{self.serve_port}/health", timeout=5)
+                        httpx.get(f"{self.service}/health", timeout=5)
                         self.down[-1][1] = time.monotonic()
             asked = process.poll() is None
             if asked:
@@ -257,17 +258,15 @@ class Soak:
 
     def run(self, rng: random.Random, *, seconds: float, gap: float) -> None:
         """To its end: then `counts` has how much was acknowledged, and `found` what is wrong."""
-        ports = self.port, self.dashboard_port, self.serve_port
-        server = ("server", "--dir", "server", "--port", self.port, "--dashboard-port", self.dashboard_port)
-        serve = ("serve", "--port", self.serve_port, "--follow", 2, "--wait")
+        server = ("server", "--dir", "server", "--port", self.ports[0], "--dashboard-port", self.ports[1])
+        serve = ("serve", "--port", self.ports[2], "--follow", 2, "--wait")
         pool = ThreadPoolExecutor(8)
         keepers = [pool.submit(self.keep, *server)]
         try:
             self.env |= self.addresses()
-            self.down.append([time.monotonic(), float("inf")])
             keepers += [pool.submit(self.keep, *serve), pool.submit(self.request), pool.submit(self.sample)]
-            work = (self.train, self.study, self.promote, self.write_reports)
-            users = [pool.submit(each) for each in work]
+            users = [pool.submit(self.train), pool.submit(self.study)]
+            users += [pool.submit(self.promote), pool.submit(self.write_reports)]
             self.kill(rng, seconds=seconds, gap=gap)
             self.busy = False
             self.ends(users, DRAIN)
@@ -276,7 +275,7 @@ class Soak:
             self.busy = False
             self.over.set()
             self.ends(keepers, 120)
-            aftermath.check_leaks(self.folder, self.temporary, ports, self.found)
+            aftermath.check_leaks(self.folder, self.temporary, self.ports, self.found)
             for process in aftermath.ours(self.folder):
                 process.kill()
 
@@ -301,7 +300,7 @@ class Soak:
         for name in self.studies:
             aftermath.check_study(runs, self.env["OPTUNA_STORAGE"], name, CELLS, found)
         champion = aftermath.check_registry(client, self.promoted, found)
-        answer = httpx.get(f"http://127.0.0.1:{self.serve_port}/model").json()  # it looks every two seconds
+        answer = httpx.get(f"{self.service}/model").json()  # it looks every two seconds
         if (answer.get("lineage") or {}).get("version") != champion:
             found.wrong.append(f"serve does not answer with the champion, version {champion}: {answer}")
         counts = {"trainings": len(self.trained), "studies": len(self.studies)}
