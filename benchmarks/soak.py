@@ -104,8 +104,8 @@ class Soak:
     """Nobody needs the server any more."""
 
     def __post_init__(self) -> None:
-        self.runs, self.report = self.folder / "runs", self.folder / "report"
-        self.temporary, self.logs = self.folder / "tmp", self.folder / "logs"
+        places = (self.folder / name for name in ("runs", "report", "tmp", "logs"))
+        self.runs, self.report, self.temporary, self.logs = places
         self.temporary.mkdir()
         self.logs.mkdir()
         self.ports = [_common.free_port() for _ in range(3)]
@@ -215,8 +215,10 @@ class Soak:
                 process.terminate()
             code = process.wait()
             self.ended[f"{words[0]}, exit code {code}"] += 1
-            if process.pid not in self.hit and not (asked and code == 0):
-                self.found.wrong.append(f"{words[0]} ended by itself with code {code}")
+            last = (self.logs / f"{words[0]}.log").read_text().splitlines()[-1]
+            killed = process.pid in self.hit or "killed by SIGKILL" in last  # a part, before it ever answered
+            if not killed and not (asked and code == 0):
+                self.found.wrong.append(f"{words[0]} ended by itself with code {code}: {last}")
 
     def sample(self) -> None:
         while not self.over.wait(5):
