@@ -256,8 +256,6 @@ class Soak:
                     victim.send_signal(signal.SIGCONT)
         _common.say("no more kills: everything comes to its end")
 
-    # -- all of it -----------------------------------------------------------------------------------------
-
     def run(self, rng: random.Random, *, seconds: float, gap: float) -> None:
         """To its end: then `counts` has how much was acknowledged, and `found` what is wrong."""
         server = ("server", "--dir", "server", "--port", self.ports[0], "--dashboard-port", self.ports[1])
