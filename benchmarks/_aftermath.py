@@ -164,7 +164,8 @@ def check_registry(client: MlflowClient, promoted: Iterable[str], found: Found) 
     if champion != latest:
         found.lost.append(f"{CHAMPION} is version {champion}, not {latest}")
     try:
-        load_known(tracking_uri=client.tracking_uri)
+        if champion is not None:
+            load_known(tracking_uri=client.tracking_uri)
     except (InputError, RunError) as error:
         found.lost.append(str(error))
     return champion

@@ -98,8 +98,8 @@ class Soak:
     promoted: list[str] = field(default_factory=list)
     samples: list[aftermath.Sample] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    busy: bool = True
-    """Whether anybody begins something new."""
+    busy = trains = True
+    """Whether anybody begins something new; whether a training is still to end."""
     over: threading.Event = field(default_factory=threading.Event)
     """Nobody needs the server any more."""
 
@@ -151,6 +151,7 @@ class Soak:
             if self.again("train", *TRAIN, f"--seed={number}", "--output", output, sync=output):
                 shutil.rmtree(output / "checkpoints")  # hundreds of megabytes
                 self.trained.append(output)
+        self.trains = False
 
     def study(self) -> None:
         while self.busy:
@@ -164,12 +165,11 @@ class Soak:
                 self.studies.append(file.stem)
 
     def promote(self) -> None:
-        while self.busy or len(self.promoted) < len(self.trained):
+        while not self.over.wait(PAUSE) and (self.trains or len(self.promoted) < len(self.trained)):
             if len(self.promoted) < len(self.trained):
                 run_id = str(read_card(self.trained[len(self.promoted)]).run_id)
                 if self.again("promote", "--run", run_id, "--gate", "force"):
                     self.promoted.append(run_id)
-            time.sleep(PAUSE)
 
     def write_reports(self) -> None:
         while self.busy:
