@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo study-demo test test-slow test-stack check lock clean
+.PHONY: help install demo study-demo test test-slow test-stack soak check lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test-slow: install  ## proofs that take minutes each: tours, lost hosts, kills, 
 
 test-stack: install  ## the containers, on a Docker engine: twenty minutes with building the images
 	docker/check
+
+soak: install  ## half an hour of everything on one server whose parts are killed: MINUTES=30 SEED=1
+	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),30) --seed $(or $(SEED),1) --json soak.json
 
 check: install  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -1,8 +1,14 @@
-"""Files that are whole whenever they are there, on the disk through a power cut."""
+"""Files that are whole whenever they are there, on the disk through a power cut; temporary ones that do not
+outlast their process for long."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -26,6 +32,27 @@ def write_whole(path: Path, text: str, *, fsync: bool = True) -> None:
             file.flush()
             os.fsync(file.fileno())
     beside.replace(path)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder, gone afterwards. What a killed process left goes when the next one is made."""
+    above = Path(tempfile.gettempdir())
+    for left in above.glob("imagenette-tmp-*"):
+        with suppress(OSError), (left / ".lock").open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError while its process lives
+            shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(prefix="imagenette-new-"))
+    try:
+        with (folder / ".lock").open("w") as file:
+            with suppress(OSError):  # no locks on this file system: then nobody takes it for left either
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Only now by the name that is looked for: it was never without its lock.
+            folder = folder.rename(above / folder.name.replace("-new-", "-tmp-"))
+            (folder / "files").mkdir()
+            yield folder / "files"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from imagenette.errors import InputError, RunError
 from imagenette.ports import listen
 from imagenette.server import postgres, programs
@@ -39,7 +41,7 @@ def up(where: Path, *, port: int, dashboard_port: int, form: Form, report: Print
     with folder.held(), Supervisor(report) as supervisor:
         if left := end_leftovers(folder):
             report(f"{left} processes that a killed server left were ended")
-        port, dashboard_port = _check_ports(port, dashboard_port)
+        port, dashboard_port = _await_ports(port, dashboard_port)
         report(f"starting in {folder.path}; Ctrl-C stops it")
         with _taken_back(folder, keep=existed) if fresh else nullcontext():
             if form == "postgresql":
@@ -94,6 +96,14 @@ def _check_ports(port: int, dashboard_port: int) -> tuple[int, int]:
             raise InputError(f"--port and --dashboard-port are both {port}")
         with listen("127.0.0.1", dashboard_port, option="--dashboard-port") as two:
             return one.getsockname()[1], two.getsockname()[1]
+
+
+def _await_ports(port: int, dashboard_port: int) -> tuple[int, int]:
+    """The same with a little patience: what a killed server left holds its ports until its last thread is
+    gone, which is a moment after it can be seen as a process."""
+    taken = retry_if_exception_type(InputError)
+    retrying = Retrying(retry=taken, stop=stop_after_delay(3), wait=wait_fixed(0.1), reraise=True)
+    return retrying(_check_ports, port, dashboard_port)
 
 
 @contextmanager

@@ -58,7 +58,9 @@ def still_there(processes: Sequence[psutil.Process], *, seconds: float) -> list[
 
 def _lives(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        # One whose first thread alone has ended is shown as a zombie, and holds its files and ports.
+        dead = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() == 1
+        return process.is_running() and not dead
     except psutil.NoSuchProcess:
         return False
 

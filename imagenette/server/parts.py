@@ -7,6 +7,7 @@ import contextlib
 import functools
 import http.client
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -46,6 +47,8 @@ class Part:
     """Seconds between the two."""
     strays: Callable[[], list[psutil.Process]] = _nobody
     """Its processes that are not in its session."""
+    scratch: Path | None = None
+    """Folder of its temporary files, which is emptied before each start: a killed one leaves them."""
     worker_word: str = ""
     """In the command lines of workers that it starts again by itself; empty: it has none."""
 
@@ -56,13 +59,16 @@ class Part:
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > MOST_LOG:
             self.log.replace(self.log.with_suffix(".1.log"))
+        if self.scratch:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.scratch.mkdir(mode=0o700)
         with self.log.open("ab") as file:
             self.process = subprocess.Popen(
                 [str(word) for word in self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                env=self.env,
+                env=self.env | ({"TMPDIR": str(self.scratch)} if self.scratch else {}),
                 cwd=self.cwd,
                 start_new_session=True,
                 # After the change of user, which would forget it. We have one thread: forking is safe.

@@ -35,6 +35,7 @@ def mlflow(folder: Folder, port: int) -> Part:
         answers=lambda: answers_http(port, "/health"),
         env=_environment(folder) | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         cwd=folder.path,
+        scratch=folder.path / "tmp",  # an upload passes through it
         worker_word="spawn_main",  # uvicorn's, by multiprocessing,
     )
 

@@ -3,13 +3,13 @@ error."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError
+from imagenette.files import scratch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,22 +22,24 @@ def fetched(client: MlflowClient, address: str, *, only: Sequence[str] = ()) -> 
     only: of a folder, these files alone. Not by `runs:/...`: for those MLflow (3.17) takes an outage for a
     missing file.
     """
-    with tempfile.TemporaryDirectory(prefix="imagenette-") as temp:
+    with scratch() as temp:
         for name in only:
             _download(client, f"{address}/{name}", temp)
-        yield Path(temp) if only else _download(client, address, temp)
+        yield temp if only else _download(client, address, temp)
 
 
-def _download(client: MlflowClient, address: str, folder: str) -> Path:
+def _download(client: MlflowClient, address: str, folder: Path) -> Path:
     from mlflow.artifacts import download_artifacts
 
     try:
-        local = download_artifacts(artifact_uri=address, dst_path=folder, tracking_uri=client.tracking_uri)
+        local = download_artifacts(
+            artifact_uri=address, dst_path=str(folder), tracking_uri=client.tracking_uri
+        )
         path = Path(local)
     except Exception as error:
         if not _is_missing(error):
             raise
-        path = Path(folder) / "missing"
+        path = folder / "missing"
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"{address.rsplit('/', 1)[-1]} is not there (deleted?)")
     return path

@@ -11,10 +11,9 @@ import contextlib
 import json
 import os
 import socket
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
+from imagenette.files import scratch
 from imagenette.records import Epoch
 
 ADDRESS = "IMAGENETTE_PRUNER"
@@ -67,11 +66,8 @@ class Listener:
 @contextlib.contextmanager
 def listening() -> Iterator[Listener]:
     """A fresh socket, removed with the block."""
-    with (
-        tempfile.TemporaryDirectory(prefix="imagenette-") as folder,
-        socket.socket(socket.AF_UNIX) as listener,
-    ):
-        address = str(Path(folder) / "pruner")  # short: Linux takes 107 characters
+    with scratch() as folder, socket.socket(socket.AF_UNIX) as listener:
+        address = str(folder / "pruner")  # short: Linux takes 107 characters
         listener.bind(address)
         listener.listen()
         yield Listener(listener, address)

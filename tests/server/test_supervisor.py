@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -12,10 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from imagenette.errors import RunError
+from imagenette.errors import InputError, RunError
+from imagenette.server import _await_ports
 from imagenette.server import supervisor as supervisor_module
 from imagenette.server.folder import Folder
-from imagenette.server.leftovers import MARK, end_leftovers
+from imagenette.server.leftovers import MARK, end_leftovers, still_there
 from imagenette.server.parts import Part
 from imagenette.server.supervisor import Supervisor
 from tests.waiting import wait_until
@@ -189,3 +192,52 @@ def is_over(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def test_temporary_files_of_a_killed_part_are_gone_once_it_is_started_again(tmp_path: Path) -> None:
+    def leave() -> None:
+        wait_until(lambda: len(list(scratch.iterdir())) == 1, 10)
+        old.extend(scratch.iterdir())
+        os.kill(uploads.pid, signal.SIGKILL)
+        wait_until(lambda: scratch.is_dir() and set(scratch.iterdir()) - set(old), 20)
+
+    old: list[Path] = []
+    scratch = tmp_path / "tmp"
+    code = "import tempfile, time; tempfile.mkdtemp(); open('up', 'w').close(); time.sleep(60)"
+    with Supervisor(lambda line: None) as supervisor:
+        uploads = part(tmp_path, code)
+        uploads.scratch = scratch
+        supervisor.add(uploads)
+        supervisor.until_up()
+        thread = later(leave)
+        supervisor.forever()
+    thread.join()
+    assert len(old) == 1
+    assert not old[0].exists()
+
+
+def test_a_process_is_there_until_its_last_thread_has_ended(tmp_path: Path) -> None:
+    code = (
+        "import ctypes, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "print('up', flush=True); ctypes.CDLL(None).pthread_exit(None)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        seen = psutil.Process(process.pid)
+        wait_until(lambda: seen.status() == psutil.STATUS_ZOMBIE, 10)
+        assert still_there([seen], seconds=0) == [seen]
+        process.kill()
+        assert still_there([seen], seconds=10) == []
+
+
+def test_a_start_waits_a_moment_for_ports_but_not_for_ever() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        with pytest.raises(InputError, match="already in use"):
+            _await_ports(port, 0)
+        timer = threading.Timer(0.5, held.close)
+        timer.start()
+        assert _await_ports(port, 0)[0] == port
+        timer.join()
