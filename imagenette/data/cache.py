@@ -72,9 +72,10 @@ def recall(home: Path, fingerprint: str, side: int, *, skip: bool = False) -> St
     try:
         known = json.loads(_index_file(home, fingerprint).read_bytes())
         stored = _open(_folder(home, known["digest"], min(side, known["native"])), known["digest"])
-        if stored is None or (known["bad"] and not skip):
+        bad = dict(known.get("bad", {}))  # a published archive's entry may be older than these two
+        if stored is None or (bad and not skip):
             return None
-        return replace(stored, bad=dict(known["bad"]), passed_over=known["passed_over"])
+        return replace(stored, bad=bad, passed_over=known.get("passed_over", ""))
     except (OSError, ValueError, TypeError, KeyError, _DamagedError):
         return None
 
@@ -146,7 +147,8 @@ def _folder(home: Path, digest: str, side: int) -> Path:
 
 
 def _index_file(home: Path, fingerprint: str) -> Path:
-    return home / "index" / f"{fingerprint}-{INDEX}.json"
+    version = FORMAT if fingerprint.startswith("md5-") else INDEX  # no published archive has turned pictures
+    return home / "index" / f"{fingerprint}-{version}.json"
 
 
 def _make(folder: Path, scan: Scan, side: int, *, progress: bool) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import os
 import pty
 import re
@@ -94,6 +95,12 @@ def test_published_archive_is_fetched_and_then_opened_without_network_or_archive
     assert data.labels[0] == "tench"
     (home / "downloads" / "imagenette2-160.tgz").unlink()
     monkeypatch.setenv("IMAGENETTE_MIRROR", "http://127.0.0.1:9")
+    assert open_dataset("imagenette-160px").digest == data.digest
+    (entry,) = (home / "index").glob("md5-*-1.json")
+    known = json.loads(entry.read_text())
+    entry.write_text(
+        json.dumps({name: known[name] for name in ("digest", "native")})
+    )  # as versions before wrote
     assert open_dataset("imagenette-160px").digest == data.digest
     assert len(mirror.asked) == 1
 
