@@ -97,10 +97,8 @@ def test_published_archive_is_fetched_and_then_opened_without_network_or_archive
     monkeypatch.setenv("IMAGENETTE_MIRROR", "http://127.0.0.1:9")
     assert open_dataset("imagenette-160px").digest == data.digest
     (entry,) = (home / "index").glob("md5-*-1.json")
-    known = json.loads(entry.read_text())
-    entry.write_text(
-        json.dumps({name: known[name] for name in ("digest", "native")})
-    )  # as versions before wrote
+    known = json.loads(entry.read_text())  # versions before wrote only these two:
+    entry.write_text(json.dumps({name: known[name] for name in ("digest", "native")}))
     assert open_dataset("imagenette-160px").digest == data.digest
     assert len(mirror.asked) == 1
 

@@ -11,8 +11,8 @@ from tests.integration.conftest import metric_history, processes_of, wait_until,
 
 def stop(training, how):
     """Stop a training as told; the exit code that must follow."""
-    if how == "SIGTERM":
-        training.process.send_signal(signal.SIGTERM)
+    if how.startswith("SIG"):
+        training.process.send_signal(signal.Signals[how])
         return 75
     if how == "launcher killed":
         training.process.kill()
@@ -25,7 +25,8 @@ def stop(training, how):
     ("nproc", "stops"),
     [
         (1, ["launcher killed"]),
-        pytest.param(2, ["SIGTERM", "rank 1 killed", "launcher killed"], marks=pytest.mark.slow),
+        pytest.param(1, ["SIGHUP", "SIGUSR2", "SIGTERM"], marks=pytest.mark.slow),
+        pytest.param(2, ["SIGUSR1", "rank 1 killed", "launcher killed"], marks=pytest.mark.slow),
     ],
 )
 def test_a_run_stopped_again_and_again_equals_the_uninterrupted_one(
@@ -39,7 +40,7 @@ def test_a_run_stopped_again_and_again_equals_the_uninterrupted_one(
         assert training.wait(60) == expected, training.said
         wait_until(lambda: not processes_of(output), seconds=5)  # no orphan goes on training
         if how != "launcher killed":
-            assert Result.read(output).status == {"SIGTERM": "preempted"}.get(how, "failed")
+            assert Result.read(output).status == ("preempted" if how.startswith("SIG") else "failed")
             assert f"the same command with output={output} goes on" in training.said
         assert len(metric_history(output)) < 4, "stopped too late to show anything"
 
