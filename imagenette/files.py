@@ -39,12 +39,12 @@ def scratch() -> Iterator[Path]:
     """A temporary folder, gone afterwards. What a killed process left goes when the next one is made."""
     above = Path(tempfile.gettempdir())
     for left in above.glob("imagenette-tmp-*"):
-        with suppress(OSError), (left / ".lock").open("r+") as file:
+        with suppress(OSError), (left / ".lock").open("rb+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError while its process lives
             shutil.rmtree(left)
     folder = Path(tempfile.mkdtemp(prefix="imagenette-new-"))
     try:
-        with (folder / ".lock").open("w") as file:
+        with (folder / ".lock").open("wb") as file:
             with suppress(OSError):  # no locks on this file system: then nobody takes it for left either
                 fcntl.flock(file, fcntl.LOCK_EX)
             # Only now by the name that is looked for: it was never without its lock.

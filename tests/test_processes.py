@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from imagenette.processes import STOPS, stop_signals
+
+
+@pytest.fixture(autouse=True)
+def terminal() -> Iterator[None]:
+    """As if these tests did not run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"])
@@ -20,10 +29,7 @@ def test_each_request_to_stop_is_noted_and_kills_nobody(number: str) -> None:
 
 
 def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stop_signals() as received:
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert received == []
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_signals() as received:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert received == []

@@ -122,7 +122,7 @@ import os, signal, sys
 from imagenette.training import launch
 
 def prepare(*_, **__):
-    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGUSR1)
 
 launch.prepare = prepare
 from imagenette.cli import main

@@ -25,7 +25,7 @@ def stop(training, how):
     ("nproc", "stops"),
     [
         (1, ["launcher killed"]),
-        pytest.param(1, ["SIGHUP", "SIGUSR2", "SIGTERM"], marks=pytest.mark.slow),
+        pytest.param(1, ["SIGUSR1", "SIGUSR2", "SIGTERM"], marks=pytest.mark.slow),
         pytest.param(2, ["SIGUSR1", "rank 1 killed", "launcher killed"], marks=pytest.mark.slow),
     ],
 )

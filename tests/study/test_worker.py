@@ -23,6 +23,7 @@ class Healthy(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.send_response(200)
+        self.send_header("Content-Type", "application/json")
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
