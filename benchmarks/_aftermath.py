@@ -57,9 +57,9 @@ def check_run(client: MlflowClient, output: Path, found: Found, *, models: bool 
     """How many records of the folder's outbox were acknowledged; each must be on the server, and all of them
     must be acknowledged where the training said so. models: also open those that it logged."""
     card, result = read_card(output), Result.read(output)
-    lines = (output / "outbox/records.jsonl").read_text().splitlines()
+    lines = (output / "outbox/records.jsonl").read_text("utf-8").splitlines()
     acked = output / "outbox/acked"
-    count = int(acked.read_text()) if acked.exists() else 0
+    count = int(acked.read_text("utf-8")) if acked.exists() else 0
     records = [json.loads(line) for line in lines[:count]]
     for seq, reason in read_refused(output):
         found.wrong.append(f"{output.name}: record {seq + 1} was refused: {reason}")
@@ -71,7 +71,7 @@ def check_run(client: MlflowClient, output: Path, found: Found, *, models: bool 
         return count
     if result and result.status.complete:
         epochs = [record["step"] for record in records if record["kind"] == "epoch"]
-        wanted = json.loads((output / "config.json").read_text())["epochs"]
+        wanted = json.loads((output / "config.json").read_text("utf-8"))["epochs"]
         if count != len(lines) or epochs != list(range(1, wanted + 1)):
             found.lost.append(f"{output.name}: {count} of {len(lines)} records acknowledged, epochs {epochs}")
         if run.info.status != "FINISHED":
@@ -173,10 +173,10 @@ def check_registry(client: MlflowClient, promoted: Iterable[str], found: Found) 
 
 def check_report(folder: Path, studies: Iterable[str], found: Found) -> None:
     page, text = folder / "report.html", folder / "report.md"
-    if not (page.exists() and page.read_text().rstrip().endswith("</html>") and text.exists()):
+    if not (page.exists() and page.read_text("utf-8").rstrip().endswith("</html>") and text.exists()):
         found.lost.append(f"the report in {folder.name} is not whole")
     else:
-        said = text.read_text()
+        said = text.read_text("utf-8")
         found.lost += [f"the report does not name study {name}" for name in studies if name not in said]
 
 

@@ -157,7 +157,7 @@ class Soak:
         while self.busy:
             number = len(self.studies) + 1
             file = self.folder / f"soak-{number}.toml"
-            file.write_text(STUDY.format(name=file.stem, seed=10_000 + number))
+            file.write_text(STUDY.format(name=file.stem, seed=10_000 + number), "utf-8")
             options = ("--workers", 2, "--retry-failed", "--grace", 8, "--output", self.runs)
             if self.again("study", file, *options, sync=self.runs):
                 for checkpoints in self.runs.glob(f"{file.stem}-*/*/checkpoints"):
@@ -215,7 +215,7 @@ class Soak:
                 process.terminate()
             code = process.wait()
             self.ended[f"{words[0]}, exit code {code}"] += 1
-            last = (self.logs / f"{words[0]}.log").read_text().splitlines()[-1]
+            last = (self.logs / f"{words[0]}.log").read_text("utf-8").splitlines()[-1]
             killed = process.pid in self.hit or "killed by SIGKILL" in last  # a part, before it ever answered
             if not killed and not (asked and code == 0):
                 self.found.wrong.append(f"{words[0]} ended by itself with code {code}: {last}")
@@ -283,7 +283,7 @@ class Soak:
         """What `imagenette server` prints for a shell once it is up."""
         for _ in range(240):
             time.sleep(0.5)
-            said = (self.logs / "server.log").read_text()
+            said = (self.logs / "server.log").read_text("utf-8")
             found = dict(re.findall(r"^export (\w+)='?([^'\n]+)", said, re.MULTILINE))
             if len(found) == 2:
                 return found
