@@ -1,20 +1,26 @@
 """Laws of the tests, and worked examples."""
 
 import itertools
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import binom, t, ttest_ind
 
 from imagenette.stats import (
     McNemar,
+    Scores,
+    Spread,
+    TwoLevel,
     holm,
     mcnemar,
     over_seeds,
     paired_shares,
     t_interval,
+    two_level,
     unpaired_shares,
     wilson,
 )
@@ -57,26 +63,6 @@ def test_mcnemar_gives_the_published_p():
     # ... and by Bonett and Price's interval (2012) for the same table.
     interval = paired_shares(test, 21).interval
     assert (round(interval.low, 4), round(interval.high, 4)) == (-0.5084, -0.0134)
-
-
-@given(st.lists(st.integers(-3, 3), min_size=1, max_size=9))
-def test_pooled_mcnemar_counts_every_way_to_flip_whole_images(surplus):
-    """Against all 2^n sign patterns, one by one."""
-    first = np.array([[number > place for number in surplus] for place in range(3)])
-    second = np.array([[-number > place for number in surplus] for place in range(3)])
-    flips = [
-        sum(s * n for s, n in zip(signs, surplus, strict=True))
-        for signs in itertools.product((1, -1), repeat=len(surplus))
-    ]
-    share = np.mean([abs(total) >= abs(sum(surplus)) for total in flips])
-    assert mcnemar(first, second).p == pytest.approx(share)
-
-
-def test_the_same_images_seen_by_more_seeds_are_no_new_evidence():
-    first, second = pair(50, 14, 4, 7)
-    assert mcnemar(np.tile(first, (5, 1)), np.tile(second, (5, 1))).p == pytest.approx(
-        mcnemar(first, second).p
-    )
 
 
 @pytest.mark.parametrize(
@@ -186,3 +172,103 @@ def test_a_paired_interval_stays_within_what_shares_can_differ_by(better, worse,
 def test_more_images_differ_than_there_are_is_refused():
     with pytest.raises(ValueError, match="30 of 20 images cannot differ"):
         paired_shares(McNemar(10, 20, 0.1), 20)
+
+
+def test_a_p_that_is_none_is_refused():
+    for odd in (math.nan, -0.1, 1.1):
+        with pytest.raises(ValueError, match="must be a p"):
+            holm([0.01, odd, 0.02])
+
+
+def arm(*accuracies, images=None, right=None):
+    return Scores(list(accuracies), images, right)
+
+
+def drawn(rng, share, runs, images=400):
+    right = rng.random((runs, images)) < share
+    return Scores(right.mean(axis=1).tolist(), images, right)
+
+
+def without_images(first, second, spread):
+    """The seeds' part alone: so many images that theirs is nothing."""
+    return two_level(*(replace(side, images=10**15) for side in (first, second)), spread)
+
+
+shares_of = st.lists(st.floats(0.5, 0.9), min_size=2, max_size=6)
+
+
+@given(shares_of, shares_of)
+def test_of_two_arms_the_seeds_part_is_scipys_welch(one, other):
+    assume(np.ptp(one) > 1e-4)
+    assume(np.ptp(other) > 1e-4)
+    first, second = arm(*one), arm(*other)
+    found = without_images(first, second, Spread.of([first, second]))
+    welch = ttest_ind(one, other, equal_var=False)
+    span = welch.confidence_interval()
+    assert found.p == pytest.approx(welch.pvalue, rel=1e-6)
+    assert (found.interval.low, found.interval.high) == pytest.approx((span.low, span.high), abs=1e-6)
+    assert found.freedom == pytest.approx(welch.df)
+
+
+def test_one_run_against_several_of_a_pair_is_crawford_and_howells_test():
+    one, several = arm(0.9), arm(0.8, 0.84, 0.82)
+    found = without_images(one, several, Spread.of([one, several]))
+    old = over_seeds([0.9], [0.8, 0.84, 0.82])
+    assert (found.p, found.interval.low) == pytest.approx((old.p, old.interval.low), rel=1e-6)
+
+
+def test_from_four_arms_on_a_spread_is_drawn_towards_the_common_one():
+    even, odd = [arm(0.90, 0.91, 0.92)] * 4, arm(0.80, 0.90, 1.0)
+    spread = Spread.of([*even, odd])
+    assert spread.variance == pytest.approx((4 * 1e-4 + 1e-2) / 5)
+    assert spread.weight == pytest.approx(0.4 / 0.6 * 2)
+    variance, freedom = spread.moderated(odd)
+    assert (variance, freedom) == pytest.approx(
+        ((spread.weight * spread.variance + 2e-2) / freedom, 2 + 4 / 3)
+    )
+    assert Spread.of([*even[:2], odd]).weight == 0
+    assert spread.moderated(arm(0.9)) == pytest.approx((spread.variance, spread.weight))
+
+
+def test_images_part_is_what_is_left_of_the_pairs_without_their_tosses():
+    rng = np.random.default_rng(1)
+    alike = [drawn(rng, 0.9, 50, 4000) for _ in range(2)]  # each image of each run its own toss
+    found = two_level(*alike, Spread.of(alike))
+    assert found.images < 2e-7  # no image is any arm's own
+    own = np.array([np.arange(4000) % 10 != k for k in (0, 1)])  # whole images are, and no toss at all
+    apart = [Scores([0.9] * 3, 4000, np.tile(each, (3, 1))) for each in own]
+    assert two_level(*apart, Spread.of(apart)).images == pytest.approx(0.2 / 4000, rel=1e-3)
+
+
+def test_without_predictions_each_arm_has_images_of_its_own_and_without_their_number_there_is_no_test():
+    sides = arm(0.9, 0.91, images=400), arm(0.8, 0.81, images=400)
+    found = two_level(*sides, Spread.of(sides))
+    assert found.images == pytest.approx((0.905 * 0.095 + 0.805 * 0.195) / 400)
+    assert two_level(arm(0.9, 0.91), sides[1], Spread.of(sides)) is None
+
+
+def test_single_runs_alone_are_tested_over_images():
+    rng = np.random.default_rng(2)
+    one, other = drawn(rng, 0.95, 1), drawn(rng, 0.8, 1)
+    none = Spread.of([one, other])
+    assert none.freedom == 0
+    assert two_level(one, other, none).p == mcnemar(one.right[0], other.right[0]).p
+    bare = [replace(side, right=None) for side in (one, other)]
+    right = [round(400 * side.accuracies[0]) for side in bare]
+    assert two_level(*bare, none).p == unpaired_shares(right[0], 400, right[1], 400).p
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 4), min_size=2, max_size=6))
+def test_a_difference_is_odd_in_its_arms_and_its_p_and_interval_agree(seed, runs):
+    rng = np.random.default_rng(seed)
+    arms = [
+        drawn(rng, share, n, 200) for n, share in zip(runs, rng.uniform(0.6, 0.95, len(runs)), strict=True)
+    ]
+    spread = Spread.of(arms)
+    one, other = two_level(arms[0], arms[1], spread), two_level(arms[1], arms[0], spread)
+    assert (one.value, one.p) == pytest.approx((-other.value, other.p))
+    assert one.interval.low == pytest.approx(-other.interval.high)
+    assert one.interval.low <= one.value <= one.interval.high
+    if isinstance(one, TwoLevel):
+        assert (one.p < 0.05) == (0 not in one.interval)
+        assert one.freedom <= spread.freedom

@@ -9,7 +9,7 @@ from typing import Any
 from imagenette.artifacts import as_cell
 from imagenette.report.compare import Comparison
 from imagenette.report.study import Arm, Study
-from imagenette.report.tables import device, inside
+from imagenette.report.tables import compatible, device
 from imagenette.results import BEST, TEST_ACCURACIES
 
 
@@ -32,7 +32,7 @@ def _arm_numbers(arm: Arm, study: Study) -> dict[str, Any]:
         row |= {f"{metric} low": low, f"{metric} high": high, f"{metric} n": estimate.n}
     row |= {f"reference {key.removeprefix('reference/')}": value for key, value in arm.reference.items()}
     if BEST in arm.reference:
-        row["reference inside"] = inside(arm, study.other_conditions).text
+        row["reference compatible"] = compatible(arm, study.other_conditions).text
     for what in ("parameters", "weights_bytes", "images_per_second", "seconds"):
         row[what] = arm.mean(what)
     return row | {"device": device(arm).text}
@@ -50,11 +50,9 @@ def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
                 "high": each.interval.high if each.interval else None,
                 "runs": each.runs[0],
                 "baseline_runs": each.runs[1],
-                "pairs": each.pairs,
-                "alone_right": each.images.better if each.images else None,
-                "alone_wrong": each.images.worse if each.images else None,
-                "p_images": each.p_images,
-                "p_seeds": each.p_seeds,
+                "paired": each.paired,
+                "se_seeds": each.seeds,
+                "se_images": each.images,
                 "p": each.p,
                 "p_holm": each.p_corrected,
                 "verdict": each.verdict,

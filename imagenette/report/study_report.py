@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
-from imagenette.report.compare import Comparison, compare
-from imagenette.report.conclusions import conclusions
+from imagenette.report.compare import Comparison, compare, scores
+from imagenette.report.conclusions import conclusions, with_our_seeds
 from imagenette.report.study import Study
 from imagenette.report.style import SavedFigure
 from imagenette.report.tables import Table, arms_table, comparisons_table
+from imagenette.results import BEST
+from imagenette.stats import Spread
 
 _MOST = 20  # arms whose missing runs are listed
 
@@ -25,7 +27,7 @@ class StudyReport:
     conclusions: list[str]
     tables: list[Table]
     published: StudyReport | None = None
-    """The published numbers, tested in the same way."""
+    """The published numbers: single runs, compared unpaired."""
     figures: list[SavedFigure] = field(default_factory=list)
     address: str = ""
     """Of the parent run in MLflow's pages; empty without a server that has pages."""
@@ -37,12 +39,16 @@ class StudyReport:
         tables = [arms_table(study)] if study.arms else []
         if comparisons:
             tables.append(comparisons_table(study, comparisons))
+        public = cls.of(published) if published else None
+        if public:
+            spread = Spread.of(list(scores(replace(study, metric=BEST)).values()))
+            public = replace(public, conclusions=public.conclusions + with_our_seeds(public.study, spread))
         return cls(
             study=study,
             comparisons=comparisons,
             conclusions=conclusions(study, comparisons),
             tables=tables,
-            published=cls.of(published) if published else None,
+            published=public,
             address=address,
         )
 

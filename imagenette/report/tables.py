@@ -12,6 +12,7 @@ from imagenette.report.compare import Comparison
 from imagenette.report.conclusions import p_value
 from imagenette.report.study import Arm, Study
 from imagenette.results import BEST, METRICS, SELECTED, TEST_ACCURACIES
+from imagenette.stats import LEVEL, over_seeds, unpaired_shares
 
 if TYPE_CHECKING:
     from imagenette.stats import Interval
@@ -117,7 +118,7 @@ def arms_table(study: Study, *, so_far: bool = False) -> Table:
     if BEST in published:
         columns["reference (best epoch, one run), %"] = _published(BEST, 100, "{:.2f}")
         if not so_far:
-            columns["in our interval"] = lambda arm: inside(arm, study.other_conditions)
+            columns["compatible with ours"] = lambda arm: compatible(arm, study.other_conditions)
     columns["parameters, M"] = _mean("parameters", 1e-6, "{:.2f}")
     columns["MB"] = _mean("weights_bytes", 1e-6, "{:.1f}")
     columns["images/s"] = _mean("images_per_second", 1, "{:.0f}")
@@ -156,32 +157,37 @@ def arms_table(study: Study, *, so_far: bool = False) -> Table:
 def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
     """A row for each arm but the baseline."""
     base = study.baseline.name if study.baseline else ""
-    words = {"better": "better", "worse": "worse", "open": "no real difference shown"}
+    words = {"better": "better", "worse": "worse", "open": "no difference shown"}
+    tested = sum(each.p is not None for each in comparisons)
     return Table(
         name=f"{study.name}-comparisons",
         caption=f"{study.title}: against {base} ({METRICS[study.metric]})",
         columns=(
-            *("arm", "difference [95 %], points", "images alone right / wrong", "p over images"),
-            *("p over seeds", "p, Holm", "verdict"),
+            *("arm", "difference [95 %], points", "runs", "standard error: seeds, images"),
+            *("p", "p, Holm", "verdict"),
         ),
         rows=tuple(
             (
                 Cell(each.arm, number),
                 _difference(each.value, each.interval),
-                Cell(f"{each.images.better} / {each.images.worse}", each.surplus)
-                if each.images
-                else _none("unpaired"),
-                _p(each.p_images),
-                _p(each.p_seeds, "one run"),
+                Cell(f"{each.runs[0]}, {each.runs[1]}", each.runs[0]),
+                _errors(each),
+                _p(each.p, "not tested"),
                 _p(each.p_corrected, "not tested"),
                 Cell(words[each.verdict] if each.p is not None else "not tested"),
             )
             for number, each in enumerate(comparisons)
         ),
-        note=f"Arm minus {base}. Holm's correction is over all {len(comparisons)}, of the larger p."
-        if len(comparisons) > 1
-        else f"Arm minus {base}.",
+        note=f"Arm minus {base}. Intervals and p are for new seeds and new images."
+        + (f" Holm's correction is over the {tested} that were tested." if tested > 1 else ""),
     )
+
+
+def _errors(each: Comparison) -> Cell:
+    if each.seeds is None or each.images is None:
+        return _none("images alone")
+    unpaired = "" if each.paired else "unpaired"
+    return Cell(f"{100 * each.seeds:.2f}, {100 * each.images:.2f}", each.seeds, detail=unpaired)
 
 
 def _accuracy(metric: str, *, intervals: bool) -> Callable[[Arm], Cell]:
@@ -229,15 +235,25 @@ def _published(key: str, unit: float, form: str) -> Callable[[Arm], Cell]:
     return lambda arm: _number(arm.reference.get(key), unit, form)
 
 
-def inside(arm: Arm, other_conditions: str) -> Cell:
-    value, estimate = arm.reference.get(BEST), arm.estimate(BEST)
-    if value is None or estimate.interval is None:
+def compatible(arm: Arm, other_conditions: str) -> Cell:
+    """Whether the published run could be one more seed of ours: it scatters as they do, and so is not
+    asked to lie in the interval of their mean (Crawford and Howell 1998)."""
+    value, ours = arm.reference.get(BEST), arm.shares(BEST)
+    images = next((run.test_images for run in arm.runs if run.test_images), None)
+    if value is None or not ours or (len(ours) == 1 and not images):
         return _none("")
     if other_conditions:
         return Cell("not comparable", hint=other_conditions)
-    if value in estimate.interval:
-        return Cell("yes")
-    return Cell("no, above" if value > estimate.interval.high else "no, below")
+    if len(ours) > 1:
+        test, how = over_seeds([value], ours, step=arm.step), "as one more seed of ours"
+    else:
+        n = images or 1
+        test, how = (
+            unpaired_shares(round(value * n), n, round(ours[0] * n), n),
+            "one run against one",
+        )
+    where = "yes" if test.p >= LEVEL else "no, above" if test.value > 0 else "no, below"
+    return Cell(where, hint=f"{how}: {p_value(test.p)}")
 
 
 def _number(value: float | None, unit: float, form: str) -> Cell:

@@ -100,7 +100,7 @@ def markdown(
         for title, sentences in (
             ("What is odd", report.study.problems),
             ("What is missing", report.missing),
-            ("The published numbers, tested in the same way", public.conclusions if public else ()),
+            ("The published numbers: single runs, compared unpaired", public.conclusions if public else ()),
         ):
             if sentences:
                 parts += [f"{title}:\n" if brief else f"## {title}\n", _bullets(sentences)]

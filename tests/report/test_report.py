@@ -49,7 +49,7 @@ def test_tables_hold_the_numbers_that_were_tracked(made: Path):
     assert first[""] == pytest.approx(sum(shares) / 2)
     assert first[" sd"] == pytest.approx(abs(shares[0] - shares[1]) / 2**0.5)
     assert first[" high"] - first[""] == pytest.approx(12.7062 * first[" sd"] / 2**0.5, rel=1e-4)  # t, 1 d.f.
-    assert arms[0]["reference inside"] == "yes"
+    assert arms[0]["reference compatible"] == "yes"
     assert (arms[0]["seconds"], arms[0]["images_per_second"], arms[0]["weights_bytes"]) == (
         "180",
         "102",

@@ -65,39 +65,18 @@ def run_studies(times: int, **how: object) -> tuple[float, float, float]:
         ]
         pairs += [truth - truths[0] in each.interval for each, truth in zip(found, truths[1:], strict=True)]
         words = " ".join(conclusions(study, found))
-        false.append("No real difference is shown" not in words)
+        false.append("No difference is shown between" not in words)
         assert false[-1] == (" better than " in words or " worse than " in words)
     return float(np.mean(arms)), float(np.mean(pairs)), float(np.mean(false))
 
 
-def test_equal_arms_with_uneven_seeds_are_called_different_once_in_twenty_at_most():
-    arms, pairs, false = run_studies(TIMES, seeds=3, seed_sd=0.1)
-    assert COVERS[0] <= arms <= COVERS[1]
-    assert COVERS[0] <= pairs <= COVERS[1]
+def test_the_sentences_of_equal_arms_are_false_once_in_twenty_studies_at_most():
+    arms, pairs, false = run_studies(500, seeds=3, seed_sd=0.1)
+    assert 0.92 <= arms <= 0.98
+    assert pairs >= 0.94  # they are for new images too, and these truths are of these images
     assert false <= 0.05
 
 
 def test_single_runs_of_equal_networks_are_called_different_once_in_twenty_at_most():
-    *_, false = run_studies(TIMES, seeds=1)
+    *_, false = run_studies(1000, seeds=1)
     assert false <= 0.05
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seeds", [2, 3, 5])
-@pytest.mark.parametrize(("seed_sd", "own_images"), [(0, 0), (0.1, 0), (0, 0.5), (0.1, 0.5), (0.3, 1)])
-def test_no_mixture_of_chances_makes_false_claims_more_often(seeds, seed_sd, own_images):
-    *_, false = run_studies(TIMES, seeds=seeds, seed_sd=seed_sd, own_images=own_images)
-    print(f"{seeds} seeds, seed sd {seed_sd}, own images {own_images}: false in {false:.1%}")
-    assert false <= 0.05
-
-
-def test_a_real_difference_of_two_points_is_found_with_its_sign():
-    """Three seeds, half a point of spread: what the reference's batch size of 8 would need."""
-    rng = np.random.default_rng(3)
-    found = []
-    for _ in range(100):
-        study, truths = simulate(rng, arms=2, images=3925, seed_sd=0.05, effects=(0.0, -0.45))
-        found += compare(study)
-        assert truths[1] - truths[0] < -0.02
-    assert [each.verdict for each in found].count("better") == 0
-    assert [each.verdict for each in found].count("worse") > 80

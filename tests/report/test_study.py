@@ -96,8 +96,26 @@ def test_overrides_that_change_the_question_keep_published_numbers_from_being_co
         study = assemble("s", plan(references=reference, overrides=overrides), [of("lr=1"), of("lr=2")])
         assert (study.other_conditions == "") == comparable, overrides
         table = arms_table(study)
-        inside = table.rows[0][table.columns.index("in our interval")].text
+        inside = table.rows[0][table.columns.index("compatible with ours")].text
         assert inside == ("yes" if comparable else "not comparable")
+
+
+@pytest.mark.parametrize(
+    ("ours", "value", "fits"),
+    [
+        ((0.920, 0.923, 0.926), 0.932, "yes"),  # outside the interval of their mean, and within their scatter
+        ((0.920, 0.923, 0.926), 0.960, "no, above"),
+        ((0.920, 0.923, 0.926), 0.890, "no, below"),
+        ((0.920,), 0.925, "yes"),
+    ],
+)
+def test_a_published_run_is_compatible_where_it_could_be_one_more_seed_of_ours(
+    ours: tuple[float, ...], value: float, fits: str
+):
+    runs = [of("lr=1", seed, claims={BEST: share}, test_images=3925) for seed, share in enumerate(ours)]
+    study = assemble("s", plan(references={"lr=1": {BEST: value}}, seeds=tuple(range(len(ours)))), runs)
+    table = arms_table(study)
+    assert table.rows[0][table.columns.index("compatible with ours")].text == fits
 
 
 @pytest.mark.parametrize("value", [float("nan"), 92.5, -0.1])
