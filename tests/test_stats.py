@@ -191,7 +191,7 @@ def drawn(rng, share, runs, images=400):
 
 def without_images(first, second, spread):
     """The seeds' part alone: so many images that theirs is nothing."""
-    return two_level(*(replace(side, images=10**15) for side in (first, second)), spread)
+    return two_level(replace(first, images=10**15), replace(second, images=10**15), spread)
 
 
 shares_of = st.lists(st.floats(0.5, 0.9), min_size=2, max_size=6)
@@ -233,16 +233,16 @@ def test_from_four_arms_on_a_spread_is_drawn_towards_the_common_one():
 def test_images_part_is_what_is_left_of_the_pairs_without_their_tosses():
     rng = np.random.default_rng(1)
     alike = [drawn(rng, 0.9, 50, 4000) for _ in range(2)]  # each image of each run its own toss
-    found = two_level(*alike, Spread.of(alike))
+    found = two_level(alike[0], alike[1], Spread.of(alike))
     assert found.images < 2e-7  # no image is any arm's own
     own = np.array([np.arange(4000) % 10 != k for k in (0, 1)])  # whole images are, and no toss at all
     apart = [Scores([0.9] * 3, 4000, np.tile(each, (3, 1))) for each in own]
-    assert two_level(*apart, Spread.of(apart)).images == pytest.approx(0.2 / 4000, rel=1e-3)
+    assert two_level(apart[0], apart[1], Spread.of(apart)).images == pytest.approx(0.2 / 4000, rel=1e-3)
 
 
 def test_without_predictions_each_arm_has_images_of_its_own_and_without_their_number_there_is_no_test():
     sides = arm(0.9, 0.91, images=400), arm(0.8, 0.81, images=400)
-    found = two_level(*sides, Spread.of(sides))
+    found = two_level(sides[0], sides[1], Spread.of(sides))
     assert found.images == pytest.approx((0.905 * 0.095 + 0.805 * 0.195) / 400)
     assert two_level(arm(0.9, 0.91), sides[1], Spread.of(sides)) is None
 
@@ -255,7 +255,7 @@ def test_single_runs_alone_are_tested_over_images():
     assert two_level(one, other, none).p == mcnemar(one.right[0], other.right[0]).p
     bare = [replace(side, right=None) for side in (one, other)]
     right = [round(400 * side.accuracies[0]) for side in bare]
-    assert two_level(*bare, none).p == unpaired_shares(right[0], 400, right[1], 400).p
+    assert two_level(bare[0], bare[1], none).p == unpaired_shares(right[0], 400, right[1], 400).p
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 4), min_size=2, max_size=6))
