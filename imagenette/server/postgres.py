@@ -140,6 +140,8 @@ def part(folder: Folder) -> Part:
     """Its process. `fsync` is on, as it is unless told otherwise: what was acknowledged stays."""
     where = socket_folder(folder)
     _private(where)
+    # Left by one that was killed and perhaps not reaped yet: PostgreSQL would not start beside it.
+    (where / f"{_SOCKET}.lock").unlink(missing_ok=True)
     settings = {
         "listen_addresses": "",
         "unix_socket_directories": f'"{where}"',

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -63,8 +63,8 @@ def test_tables_hold_the_numbers_that_were_tracked(made: Path):
     assert r"weight\_decay=0.01" in tex
     assert r"89.25 $\pm$ 0.35 {[}86.07, 92.43]" in tex
     text = (made / "report.md").read_text()
-    assert "weight_decay=0.01 (" in text
-    assert "is worse than weight_decay=0.0005 (test, selected epoch)." in text
+    assert "weight_decay=0.01 is worse than weight_decay=0.0005 by " in text
+    assert "for new seeds and images; corrected p" in text
     assert "| weight_decay=0.0 | 2 | 89.25 ± 0.35 [86.07, 92.43] |" in text
 
 
@@ -74,6 +74,12 @@ def test_the_report_is_shown_under_the_studys_parent_run(store: Store, made: Pat
     assert {f"report/{name}" for name in FORMS} <= shown
     here = store.client.download_artifacts(parent.info.run_id, "report/report.html")
     assert Path(here).read_text() == (made / "decay/report.html").read_text()
+
+
+def children_seconds() -> float:
+    """CPU seconds of child processes that have ended: the same on a busy machine, nearly."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_it_needs_no_torch_only_the_server(store: Store, tmp_path: Path):
@@ -94,7 +100,7 @@ def test_it_needs_no_torch_only_the_server(store: Store, tmp_path: Path):
 
     absent = subprocess.run([*python, "-c", "import torch"], env=env, capture_output=True, text=True)
     assert "No module named 'torch'" in absent.stderr
-    started = time.monotonic()
+    before = children_seconds()
     done = subprocess.run(
         [*python, "-m", "imagenette", "report", "decay", "--no-log", "--out", str(tmp_path / "out")],
         env=env,
@@ -104,7 +110,7 @@ def test_it_needs_no_torch_only_the_server(store: Store, tmp_path: Path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 30, "4 to 9 s on an idle core; this one may be shared"
+    assert children_seconds() - before < 20, "4 to 9 s of an idle core"
     assert {path.name for path in (tmp_path / "out/decay").iterdir()} == {*FORMS, "figures"}
 
 

@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from imagenette.server.folder import Folder
-from imagenette.server.postgres import socket_folder
+from imagenette.server.postgres import _private, socket_folder
 from imagenette.study.storage import open_storage
 from tests.server.served import COMMAND, Served, run
 from tests.waiting import wait_until
@@ -265,6 +265,9 @@ def test_stopped_it_can_be_moved_backed_up_and_started_again(
     run("backup", tmp_path / "b.tar", "--dir", moved.folder)
     assert moved.left() == []
     (moved.folder / "postgres/postmaster.pid").write_text(f"{os.getpid()}\n")  # of a machine that lost power
+    where = socket_folder(Folder(moved.folder))
+    _private(where)
+    (where / ".s.PGSQL.5432.lock").write_text(f"{os.getpid()}\n{moved.folder}/postgres\n0\n5432\n{where}\n")
     try:
         was_idle = idle()
         took = moved.start()
