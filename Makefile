@@ -30,7 +30,7 @@ study-demo: install  ## a tiny grid over weight decay by two workers: four minut
 		-e study -P name=weight-decay -P workers=2 -P smoke=true
 	@echo "Look at it with:  $(BIN)/mlflow ui  and  $(BIN)/optuna-dashboard sqlite:///optuna.db"
 
-test: install  ## the tests: nine minutes on two cores
+test: install  ## the tests: nine to twelve minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install  ## proofs that take minutes each: tours, lost hosts, kills, races, false claims, fuzzing, upgrades
