@@ -114,7 +114,7 @@ def _check_models(client: MlflowClient, run: Run, names: Iterable[str], found: F
         if len(logged) > 1:
             found.doubled.append(f"{run.info.run_name}: {len(logged)} models {name}")
         try:
-            with fetched(client, logged[0].artifact_location, only=NEEDED) as folder:  # type: ignore[arg-type]
+            with fetched(client, logged[0].artifact_location, only=NEEDED) as folder:
                 open_folder(folder)
         except (InputError, IndexError) as error:
             found.lost.append(f"{run.info.run_name}: model {name}: {error}")

@@ -144,6 +144,11 @@ class Scores:
     """[runs, images] whether each image was right, of the runs that tell: the same images for all arms."""
 
     @property
+    def told(self) -> int:
+        """Runs whose predictions are known."""
+        return 0 if self.right is None else len(self.right)
+
+    @property
     def freedom(self) -> int:
         return len(self.accuracies) - 1
 
@@ -157,7 +162,7 @@ class Scores:
     def flips(self) -> float | None:
         """The part of that variance that comes from images which some seeds have right and others wrong:
         as if each image were a coin of its own. None without the predictions of two runs."""
-        if self.right is None or len(self.right) < 2:
+        if self.right is None or self.told < 2:
             return None
         runs, images = self.right.shape
         share = self.right.mean(axis=0)

@@ -56,7 +56,7 @@ def walk(root: Path, refuse: Callable[[str], None]) -> Iterator[Found]:
     while pending:
         folder, above = pending.pop()
         try:
-            status = os.stat(root / folder)  # noqa: PTH116 - follows links, as scandir's stat below
+            status = (root / folder).stat()  # follows links, as scandir's stat below
             with os.scandir(root / folder) as entries:
                 ordered = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:

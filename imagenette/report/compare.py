@@ -54,10 +54,6 @@ class Comparison:
     def paired(self) -> bool:
         return all(self.told)
 
-    @property
-    def one_run_each(self) -> bool:
-        return self.runs == (1, 1)
-
 
 def compare(study: Study, *, spread: Spread | None = None) -> list[Comparison]:
     """Each arm that has the study's metric against the baseline, in the study's order. spread: of seeds,
@@ -97,7 +93,7 @@ def _compare(arm: str, base: str, known: dict[str, Scores], spread: Spread) -> C
         value=statistics.fmean(ours.accuracies) - statistics.fmean(theirs.accuracies),
         interval=found.interval if found else None,
         runs=(len(ours.accuracies), len(theirs.accuracies)),
-        told=tuple(0 if side.right is None else len(side.right) for side in (ours, theirs)),  # type: ignore[arg-type]
+        told=(ours.told, theirs.told),
         seeds=math.sqrt(two.seeds) if two else None,
         images=math.sqrt(two.images) if two else None,
         p=found.p if found else None,

@@ -105,10 +105,6 @@ class Study:
         return sum(len(arm.runs) + len(arm.missing) for arm in self.arms)
 
     @property
-    def one_run_each(self) -> bool:
-        return all(len(arm.runs) <= 1 for arm in self.arms)
-
-    @property
     def chosen_on_test(self) -> bool:
         """Whether the selected epoch was selected on the test set in some run."""
         return any(run.tags.get("selection") == "test" for run in self.runs)

@@ -159,6 +159,7 @@ def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
     base = study.baseline.name if study.baseline else ""
     words = {"better": "better", "worse": "worse", "open": "no difference shown"}
     tested = sum(each.p is not None for each in comparisons)
+    chance = "new seeds and new images" if any(each.seeds for each in comparisons) else "new images"
     return Table(
         name=f"{study.name}-comparisons",
         caption=f"{study.title}: against {base} ({METRICS[study.metric]})",
@@ -178,7 +179,7 @@ def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
             )
             for number, each in enumerate(comparisons)
         ),
-        note=f"Arm minus {base}. Intervals and p are for new seeds and new images."
+        note=f"Arm minus {base}. Intervals and p are for {chance}."
         + (f" Holm's correction is over the {tested} that were tested." if tested > 1 else ""),
     )
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,10 @@ def predict(
     return len(unread)
 
 
+def _pass_on(unread: Any, name: str, why: str) -> None:
+    unread(f"{name}: {why}")
+
+
 def find_pictures(paths: Sequence[Path], *, unread: Any, over: Any) -> list[Path]:
     """Files as they are named; of a folder, every picture below it, sorted, by the rule for data sets. What a
     folder holds besides goes to over(path), and unread(why) is told of what cannot be read."""
@@ -81,7 +86,8 @@ def find_pictures(paths: Sequence[Path], *, unread: Any, over: Any) -> list[Path
         kind = _kind(path)
         if kind == "folder":
             inside: list[Path] = []
-            for found in walk(path, lambda why, path=path: unread(f"{shown(path)}: {why}")):  # type: ignore[misc]
+            name = shown(path)
+            for found in walk(path, partial(_pass_on, unread, name)):
                 if found.kind != "folder":
                     (inside.append if found.kind == "picture" else over)(path / found.name)
             if not inside:

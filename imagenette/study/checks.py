@@ -25,13 +25,14 @@ def check_data(definition: Definition, shares: Sequence[Share]) -> dict[str, str
         key = config.data, stored_side(config)
         if key not in opened:
             opened[key] = open_dataset(config.data, side=key[1], bad_pictures=config.bad_pictures)
-        labels = opened[key].train.labels
-        _, held = split_positions(labels, holdout=config.holdout, limit=0)
-        if definition.split == "holdout" and not len(held):
-            raise InputError(
-                f"objective={definition.objective}: holdout={config.holdout} keeps none of the {len(labels)} "
-                f"training images of data={config.data}: must be larger"
-            )
+        if definition.split == "holdout":
+            labels = opened[key].train.labels
+            _, held = split_positions(labels, holdout=config.holdout, limit=0)
+            if not len(held):
+                raise InputError(
+                    f"objective={definition.objective}: holdout={config.holdout} keeps none of the "
+                    f"{len(labels)} training images of data={config.data}: must be larger"
+                )
         for processes in {process_count(config, gpus=share.processes) for share in shares}:
             check_fit(config, opened[key], processes)
     return {data: dataset.digest for (data, _), dataset in opened.items()}

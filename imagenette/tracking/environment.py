@@ -9,6 +9,8 @@ import re
 import tempfile
 from pathlib import Path
 
+from imagenette.files import expanded
+
 EXPERIMENT = "imagenette"
 """Of runs, unless MLFLOW_EXPERIMENT_NAME names another."""
 _CLONE = re.compile(r"tmp[a-z0-9_]{8}")
@@ -76,7 +78,7 @@ def credentials(user: str | None, password: str | None) -> dict[str, str] | None
         return {"Authorization": f"Basic {login}"}
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
         return {"Authorization": f"Bearer {token}"}
-    return None if (Path("~/.mlflow/credentials").expanduser()).exists() else {}
+    return None if expanded("~/.mlflow/credentials").exists() else {}
 
 
 def lasting(path: Path) -> Path:
@@ -86,5 +88,5 @@ def lasting(path: Path) -> Path:
     below = here.relative_to(temporary).parts if here.is_relative_to(temporary) else ()
     if path.is_absolute() or not has_outer_run() or not below or not _CLONE.fullmatch(below[0]):
         return path
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
-    return Path(data).absolute() / "imagenette" / path
+    data = expanded(os.environ.get("XDG_DATA_HOME") or "~/.local/share")
+    return data.absolute() / "imagenette" / path

@@ -82,13 +82,13 @@ def test_what_the_database_lost_is_found(planted: str, output: Path, uri: str, t
 
 
 def test_an_epoch_recorded_twice_is_found(output: Path, uri: str) -> None:  # noqa: F811
-    client, run_id = connect(uri), Result.read(output).run_id  # type: ignore[union-attr]
+    client, run_id = connect(uri), Result.read(output).run_id
     client.log_metric(str(run_id), "train/loss", 0.5, step=1)
     assert run_found(output, uri).doubled == ["small: train/loss at step 1 has 2 values"]
 
 
 def test_a_missing_artifact_and_an_unsent_record_are_found(output: Path, uri: str) -> None:  # noqa: F811
-    client, run_id = connect(uri), Result.read(output).run_id  # type: ignore[union-attr]
+    client, run_id = connect(uri), Result.read(output).run_id
     artifacts = Path(client.get_run(str(run_id)).info.artifact_uri.removeprefix("file://"))
     (artifacts / "config.json").unlink()
     assert ["artifact /config.json" in line for line in run_found(output, uri).lost] == [True]
