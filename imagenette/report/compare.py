@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from imagenette.report.study import Arm, Study
-from imagenette.stats import LEVEL, Interval, Scores, Spread, TwoLevel, holm, two_level
+from imagenette.stats import LEVEL, Contrast, Interval, Scores, Spread, holm, two_level
 
 Verdict = Literal["better", "worse", "open"]
 
@@ -86,7 +86,7 @@ def _scores(arm: Arm, metric: str, images: str) -> Scores:
 def _compare(arm: str, base: str, known: dict[str, Scores], spread: Spread) -> Comparison:
     ours, theirs = known[arm], known[base]
     found = two_level(ours, theirs, spread)
-    two = found if isinstance(found, TwoLevel) else None
+    two = found if isinstance(found, Contrast) else None
     return Comparison(
         arm=arm,
         baseline=base,

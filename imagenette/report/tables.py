@@ -12,7 +12,7 @@ from imagenette.report.compare import Comparison
 from imagenette.report.conclusions import p_value
 from imagenette.report.study import Arm, Study
 from imagenette.results import BEST, METRICS, SELECTED, TEST_ACCURACIES
-from imagenette.stats import LEVEL, over_seeds, unpaired_shares
+from imagenette.stats import LEVEL, one_more_seed, unpaired_shares
 
 if TYPE_CHECKING:
     from imagenette.stats import Interval
@@ -246,7 +246,7 @@ def compatible(arm: Arm, other_conditions: str) -> Cell:
     if other_conditions:
         return Cell("not comparable", hint=other_conditions)
     if len(ours) > 1:
-        test, how = over_seeds([value], ours, step=arm.step), "as one more seed of ours"
+        test, how = one_more_seed(value, ours, step=arm.step), "as one more seed of ours"
     else:
         n = images or 1
         test, how = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.simulated_arms import claims, judge, study
+from tests.stats.simulated import claims, judge, study
 
 SMALL, LARGE = 0.003, 0.006
 FALSE = {
