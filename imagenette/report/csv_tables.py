@@ -55,6 +55,7 @@ def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
                 "se_images": each.images,
                 "p": each.p,
                 "p_holm": each.p_corrected,
+                "p_beyond_margin_holm": each.p_beyond,
                 "verdict": each.verdict,
             }
             for each in comparisons

@@ -223,7 +223,8 @@ class Reader:
         except InputError:
             found = {key: self._metric(trained.info.run_id, key) for key in keys}
         curves = {key: found[key] for key in CURVES if len(found[key][0])}
-        seconds, speed = (found[key][1] for key in keys[-2:])
+        timed, seconds = found["speed/epoch_seconds"]
+        speed = found["speed/images_per_second"][1]
         planned = number(run.params.get("epochs"))
         epochs = max((x[-1] for x, _ in curves.values()), default=0)
         cut_off = planned is not None and 0 < epochs < planned
@@ -231,6 +232,7 @@ class Reader:
         return {
             "curves": curves,
             "seconds": float(seconds.sum()) if whole else None,
+            "elapsed": (timed, seconds.cumsum()) if len(timed) and len(timed) == timed[-1] else None,
             "images_per_second": statistics.median(speed.tolist()) if len(speed) else run.images_per_second,
             "flaws": (f"has curves up to epoch {epochs:g} of {planned:g}",) if cut_off else (),
         }

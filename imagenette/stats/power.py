@@ -51,8 +51,7 @@ def smallest_difference(precision: Precision, *, comparisons: int = 1) -> float:
     critical = float(stats.t.ppf(1 - LEVEL / comparisons / 2, freedom))
 
     def missed(size: float) -> float:
-        found = stats.nct.sf(critical, freedom, size) + stats.nct.cdf(-critical, freedom, size)
-        return float(found) - POWER
+        return float(stats.ncf.sf(critical**2, 1, freedom, size**2)) - POWER  # t squared is F
 
     top = critical + 10.0
     while missed(top) < 0:
