@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from imagenette.report.compare import Comparison, compare
@@ -72,7 +73,8 @@ def _beyond_pairs(study: Study, found: Findings) -> list[str]:
             sentences.append(
                 f"Accuracy {'rises' if step.value > 0 else 'falls'} with {each.knob}: by "
                 f"{points(abs(step.value))} from one of its {each.values} values to the next, on average "
-                f"({100 * ends[0]:.1f} to {100 * ends[1]:.1f}; one test over all of them, {p}){_unevenly(each)}."
+                f"({100 * ends[0]:.1f} to {100 * ends[1]:.1f}; one test over all of them, {p})"
+                f"{_unevenly(each)}."
             )
         else:
             sentences.append(
@@ -201,9 +203,10 @@ def cut(study: Study, shown: Sequence[Arm]) -> str:
 
 
 def points(share: float) -> str:
-    """`4.6 points`, `1 point`, `0.05 points`."""
+    """`4.6 points`, `0.05 points`; of a whole number `1 point`."""
     text = f"{100 * share:.1f}" if share >= 0.001 else f"{100 * share:.2f}"
-    text = text.removesuffix(".0")
+    if math.isclose(100 * share, round(100 * share)):
+        text = f"{100 * share:.0f}"
     return f"{text} point{'s' * (text != '1')}"
 
 

@@ -28,6 +28,7 @@ from imagenette.report.curves import baseline_curves, test_curves, train_and_tes
 from imagenette.report.findings import front
 from imagenette.report.study import Arm, Study
 from imagenette.report.style import Drawn, looks
+from imagenette.report.tables import difference
 from imagenette.results import BEST, FINAL, METRICS, SELECTED, split_of
 
 if TYPE_CHECKING:
@@ -127,6 +128,10 @@ def differences(study: Study) -> Drawn | None:
             gid=drawn.tip(text),
         )
     _name_arms(axes, [arm for arm in shown if arm.name != base])
+    beside = axes.secondary_yaxis("right")
+    beside.set_yticks(range(len(found)), [str(difference(each.value, each.interval)) for each in found])
+    beside.tick_params(colors=INK, labelsize=9, length=0)
+    beside.spines[:].set_visible(False)
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+.3g}" if share else "0")
     axes.set_xlabel(f"points above {base}" if len(base) < 40 else "points above the baseline")
     dress(axes, grid="x")

@@ -46,8 +46,8 @@ class Trend:
     p_corrected: float
     """Holm's, over the study's knobs."""
     odd: tuple[str, float] | None = None
-    """The arm that lies farthest off the line through the others, more than chance (Holm's over the arms), and
-    by how much; where one knob varies."""
+    """The arm that lies farthest off the line through the others, more than chance (Holm's over the arms),
+    and by how much; where one knob varies."""
 
 
 @dataclass(frozen=True, kw_only=True)

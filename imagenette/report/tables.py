@@ -171,7 +171,7 @@ def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
         rows=tuple(
             (
                 Cell(each.arm, number),
-                _difference(each.value, each.interval),
+                difference(each.value, each.interval),
                 Cell(f"{each.runs[0]}, {each.runs[1]}", each.runs[0]),
                 _errors(each),
                 _p(each.p, "not tested"),
@@ -342,7 +342,8 @@ def device(arm: Arm) -> Cell:
     return Cell(", ".join(devices)) if devices else _none()
 
 
-def _difference(value: float, interval: Interval | None) -> Cell:
+def difference(value: float, interval: Interval | None) -> Cell:
+    """`+0.25 [-0.87, +1.37]`, in points."""
     span = f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]" if interval else ""
     return Cell(_minus(f"{100 * value:+.2f}"), value, detail=_minus(span))
 
