@@ -55,6 +55,8 @@ def assemble(
         reference_source=plan.reference_source if plan else None,
         other_conditions=_other_conditions(plan),
         metric=_metric(arms, baseline),
+        margin=plan.margin if plan else None,
+        target=plan.target if plan else None,
         status=status,
         parent=parent,
     )

@@ -55,6 +55,10 @@ class Comparison:
         return "equal" if self.within_margin else "open"
 
     @property
+    def real(self) -> bool:
+        return self.verdict in ("better", "worse")
+
+    @property
     def within_margin(self) -> bool:
         """Whether the difference is shown to be smaller than the study's margin."""
         return self.p_beyond is not None and self.p_beyond < LEVEL

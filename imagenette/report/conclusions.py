@@ -26,7 +26,7 @@ def conclusions(
         return _of_a_search(study)
     if base is None or not found:
         return ["There is nothing to compare yet."] if study.arms else []
-    real = sorted((each for each in found if each.verdict != "open"), key=lambda each: -abs(each.value))
+    real = sorted((each for each in found if each.real), key=lambda each: -abs(each.value))
     sentences = [_finding(each) for each in real[:_MOST]]
     if len(real) > _MOST:
         sentences.append(f"{len(real) - _MOST} more arms differ from {base.name}: see the table.")
@@ -177,7 +177,7 @@ def with_our_seeds(public: Study, spread: Spread) -> list[str]:
     do."""
     if not spread.freedom:
         return []
-    stand = [each.arm for each in compare(public, spread=spread) if each.verdict != "open"]
+    stand = [each.arm for each in compare(public, spread=spread) if each.real]
     base = public.baseline.name if public.baseline else ""
     which = f"{_listed(stand)} would still differ from {base}" if stand else f"none would differ from {base}"
     return [f"If its seeds scattered as ours do (sd {100 * spread.variance**0.5:.2f} points), {which}."]

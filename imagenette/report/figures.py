@@ -117,7 +117,7 @@ def differences(study: Study) -> Drawn | None:
         words = {"equal": "practically equal", "open": "no difference shown"}.get(each.verdict, each.verdict)
         text = f"{each.arm}: {100 * each.value:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}], {words}"
         axes.plot([low, high], [place, place], color=colour, linewidth=2, gid=drawn.tip(text))
-        marker, fill = ("s" if each.verdict == "equal" else "o"), each.verdict in ("better", "worse")
+        marker, fill = ("s" if each.verdict == "equal" else "o"), each.real
         axes.plot(
             [each.value],
             [place],

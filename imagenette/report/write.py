@@ -38,7 +38,7 @@ def write_study(
     texts = {
         "report.html": page([report], refresh=refresh),
         "report.md": markdown([report], lambda report: ""),
-        "arms.csv": arms_csv(study),
+        "arms.csv": arms_csv(study, report.findings),
         "runs.csv": runs_csv(study),
     }
     if report.comparisons:

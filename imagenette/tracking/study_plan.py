@@ -37,6 +37,10 @@ class StudyPlan(BaseModel):
     reference_source: str | None = None
     reference_images: Annotated[int, Field(ge=1)] | None = None
     """Test images behind each published accuracy."""
+    margin: Annotated[float, Field(gt=0, lt=0.5)] | None = None
+    """Differences of accuracy below it are practically none."""
+    target: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """A test accuracy, for the epochs and the time that it takes."""
 
     @classmethod
     def read(cls, text: str) -> Self:
