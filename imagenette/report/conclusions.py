@@ -82,8 +82,10 @@ def _beyond_pairs(study: Study, found: Findings) -> list[str]:
                 f"{each.values} values, {p}){_unevenly(each)}."
             )
     if found.best:
-        every = len(found.best) == len(found.spreads or found.best) > 1
-        who = f"any of the {len(found.best)} arms" if every else f"one of {_listed(found.best)}"
+        others = [arm for arm in found.compared if arm not in found.best]
+        who = f"one of {_listed(found.best)}"
+        if len(found.best) > max(2, len(others)):
+            who = f"any arm but {_listed(others)}" if others else f"any of the {len(found.best)} arms"
         who = found.best[0] if len(found.best) == 1 else who
         top = max(found.chances, key=lambda arm: found.chances[arm], default="")
         often = f"; {top} is it in {found.chances[top]:.0%} of draws" if top and len(found.best) > 1 else ""

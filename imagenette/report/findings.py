@@ -77,6 +77,8 @@ class Power:
 class Findings:
     """Of one study; what it cannot tell is empty."""
 
+    compared: tuple[str, ...] = ()
+    """Arms that all of this is about."""
     trends: tuple[Trend, ...] = ()
     best: tuple[str, ...] = ()
     """Arms among which the best is, in 95 % of studies."""
@@ -104,6 +106,7 @@ class Findings:
         }
         target = study.target or _common_target(study)
         return cls(
+            compared=tuple(known),
             trends=_trends(study, known, spread),
             best=tuple(best),
             chances=shares_of_being_best(known, spread),
