@@ -45,7 +45,7 @@ SLEEP = (
 
 def test_welch_and_student_give_what_r_prints_for_students_sleep_data():
     sides = [arm(*hours) for hours in SLEEP]
-    difference = without_images(*sides, Spread.of(sides))
+    difference = without_images(sides[0], sides[1], Spread.of(sides))
     assert round(difference.p, 5) == 0.07939
     assert (round(difference.interval.low, 4), round(difference.interval.high, 4)) == (-3.3655, 0.2055)
     gained = t_interval([b - a for a, b in zip(*SLEEP, strict=True)])
