@@ -28,6 +28,12 @@ class StudyPlan(BaseModel):
     """Arm -> what varies in it, in the study's order; empty for a search."""
     baseline: str | None = None
     """The arm that the others are compared with."""
+    baseline_seeds: tuple[int, ...] = ()
+    """All of the baseline's; empty where it has no others than `seeds`."""
+    margin: float | None = None
+    """Share in (0, 0.5): differences smaller than this are practically none."""
+    target: float | None = None
+    """Test accuracy in (0, 1) that an arm's epochs are counted to."""
     base: dict[str, Value] = {}
     """Knobs that every cell shares, overrides included; the recipe filled in the others."""
     overrides: dict[str, Value] = {}
@@ -37,6 +43,10 @@ class StudyPlan(BaseModel):
     reference_source: str | None = None
     reference_images: Annotated[int, Field(ge=1)] | None = None
     """Test images behind each published accuracy."""
+
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """The seeds that this arm is trained with."""
+        return self.baseline_seeds if self.baseline_seeds and arm == self.baseline else self.seeds
 
     @classmethod
     def read(cls, text: str) -> Self:
