@@ -124,7 +124,7 @@ def _arms(
     for run in kept.values():
         own[run.arm].append(run)
     if plan and plan.arms:
-        seeds: dict[str, Iterable[int | None]] = dict.fromkeys(values, plan.seeds)
+        seeds: dict[str, Iterable[int | None]] = {arm: plan.seeds_of(arm) for arm in values}
     else:
         found: dict[str, dict[int | None, None]] = {arm: {} for arm in values}
         for run in usable:
@@ -216,9 +216,9 @@ def _complain(arms: Sequence[Arm], plan: StudyPlan | None, problems: list[str]) 
             complaints.setdefault(wrong, []).append(_called(run))
     for wrong, names in complaints.items():
         problems.append(f"{_some(names)}: {wrong}.")
-    planned = plan.seeds if plan and plan.arms else ()
-    for arm in arms if planned else ():
-        unplanned = [str(run.seed) for run in arm.runs if run.seed is not None and run.seed not in planned]
+    for arm in arms if plan and plan.arms else ():
+        planned = (None, *plan.seeds_of(arm.name)) if plan else ()
+        unplanned = [str(run.seed) for run in arm.runs if run.seed not in planned]
         if unplanned:
             problems.append(
                 f"{arm.name} has runs of seeds that are not planned, which count: "

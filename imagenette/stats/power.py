@@ -43,8 +43,8 @@ def expected(*, runs: int, baseline_runs: int, arms: int, variance: float, image
 
 
 def smallest_difference(precision: Precision, *, comparisons: int = 1) -> float:
-    """The true difference that is found in POWER of studies, where the correction is over so many
-    comparisons and no other arm differs (Holm's first step is Bonferroni's)."""
+    """The true difference that is found in POWER of studies, where the correction is over so many comparisons
+    and no other arm differs (Holm's first step is Bonferroni's)."""
     if precision.error == 0:
         return 0.0
     freedom = min(precision.freedom, 1e6)  # beyond, Student's t is the normal distribution
