@@ -102,7 +102,7 @@ def _parts(pair: Pair) -> Iterator[RenderableType]:
             knobs.add_row(name, *(_text("not recorded" if v is None else v) for v in values))
         yield knobs
     else:
-        yield Text(pair.difference)
+        yield Text(pair.alike)
     yield _accuracies(pair)
     if pair.images:
         yield _counts(pair.images)

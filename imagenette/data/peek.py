@@ -48,7 +48,7 @@ def _peek(names: set[str], digest: str, source: str) -> dict[str, npt.NDArray[np
     if source == "digits" and (digits := open_digits()).digest == digest:
         return _rows(digits.test, names)
     path = home / "downloads" / PUBLISHED[source].file if source in PUBLISHED else expanded(source)
-    if not path.exists():
+    if not source or not path.exists():
         raise InputError(f"data={source}: there is no {path}")
     scanned = scan(path, progress=sys.stderr.isatty())
     if scanned.digest != digest:

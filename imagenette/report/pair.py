@@ -53,14 +53,13 @@ class Pair:
         return verdict(self.comparison)
 
     @property
-    def difference(self) -> str:
-        """What differs besides knobs, where none does."""
-        if self.knobs:
-            return ""
+    def alike(self) -> str:
+        """What may be said of the knobs where none differs."""
         seeds = [[run.seed for run in side.arm.runs] for side in (self.a, self.b)]
-        several = max(map(len, seeds)) > 1
-        if several or seeds[0] == seeds[1]:
-            return "No knob differs" + (" that all runs of each share." if several else ", nor the seed.")
+        if max(map(len, seeds)) > 1:
+            return "No knob differs that all runs of each share."
+        if seeds[0] == seeds[1]:
+            return "No knob differs, nor does the seed."
         return f"They differ in their seed alone: {seeds[0][0]} and {seeds[1][0]}."
 
     def sheet(self, path: str | Path, *, data: str | None = None) -> Path:

@@ -64,6 +64,8 @@ def _find(reader: Reader, text: str, studies: dict[str, Study]) -> Side:
     if text in (CHAMPION, PREVIOUS):
         text = f"{NAME}@{text}"
     if run := reader.run(text):
+        if run.tags.get("role") == "study":
+            return _find_arm(reader, f"{run.tags.get('study')}:", studies)
         return _of_run(run, f"run {run.run_id[:8]}", f"run {run.run_id}: {run.name}")
     if ":" in text:
         return _find_arm(reader, text, studies)
@@ -73,8 +75,6 @@ def _find(reader: Reader, text: str, studies: dict[str, Study]) -> Side:
         alias = f"version {version}, " if address.alias else ""
         return _of_run(run, str(address), f"{alias}run {run.run_id}: {run.name}")
     names, known = reader.newest(_LOOKED_AT), reader.studies()
-    if text in known:
-        raise InputError(f"{text} is a study: name one of its arms, as {text}:ARM")
     near = get_close_matches(text, [*names, *known, CHAMPION, PREVIOUS], n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     newest = f"; the newest runs are {', '.join(names[:_NAMED])}" if names else ""
@@ -103,8 +103,11 @@ def _find_arm(reader: Reader, text: str, studies: dict[str, Study]) -> Side:
         near = get_close_matches(wanted, arms, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         more = f" and {len(arms) - _NAMED} more" if len(arms) > _NAMED else ""
-        listed = ", ".join(arms[:_NAMED]) or "no arm yet"
-        raise InputError(f"study {name} has no arm {wanted!r}; {hint}there are {listed}{more}")
+        listed = ", ".join(arms[:_NAMED]) or "none yet"
+        lack = (
+            f"study {name} has no arm {wanted!r}" if wanted else f"{name} is a study: name an arm, {name}:ARM"
+        )
+        raise InputError(f"{lack}; {hint}there are {listed}{more}")
     if not arm.runs:
         why = f" ({'; '.join(arm.missing)})" if arm.missing else ""
         raise InputError(f"arm {arm.name} of study {name} has no finished run{why}")
