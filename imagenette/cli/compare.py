@@ -58,7 +58,7 @@ def compare(a: str, b: str, contact_sheet: Path | None, data: str | None, json: 
 
     pair = compare_runs(a, b, tracking_uri=environment.tracking_uri())
     if json:
-        click.echo(hide_secrets(dumps(pair.to_json(), indent=2, allow_nan=False)))
+        click.echo(dumps(pair.to_json(), indent=2, allow_nan=False))
     else:
         _show(pair)
     if contact_sheet:

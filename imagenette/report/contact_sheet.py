@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagenette.data.peek import NoPicturesError, peek
-from imagenette.drawing import BLUE, INK, VERMILLION, new_figure, picture_grid, shortened, write_png
-from imagenette.errors import InputError
+from imagenette.drawing import BLUE, INK, VERMILLION, drawing, new_figure, picture_grid, shortened, write_png
+from imagenette.errors import InputError, hide_secrets
 from imagenette.report.pair_images import Differing, Images, Said
 
 if TYPE_CHECKING:
@@ -26,16 +26,17 @@ def draw_sheet(pair: Pair, path: Path, sources: Sequence[str]) -> Path:
         raise NoPicturesError("there is no image on which they are known to differ")
     shown = images.differing[: COLUMNS * ROWS]
     pictures = peek([image.name for image in shown], pair.a.data_digest, sources)
-    figure = new_figure()
     first = "the surest first" if all(image.a.runs == image.b.runs == 1 for image in shown) else "most first"
     title = (
         f"{len(shown)} of {len(images.differing):,} test images on which they differ, {first}\n"
-        f"A: {pair.a.arm.name}\nB: {pair.b.arm.name}"
+        f"A: {hide_secrets(pair.a.arm.name)}\nB: {hide_secrets(pair.b.arm.name)}"
     )
     drawn = [image for image in shown if image.name in pictures]
     captions = [_caption(image, images) for image in drawn]
     columns = min(COLUMNS, max(3, len(drawn)))
-    picture_grid(figure, [pictures[i.name] for i in drawn], captions, title=title, columns=columns)
+    with drawing():
+        figure = new_figure()
+        picture_grid(figure, [pictures[i.name] for i in drawn], captions, title=title, columns=columns)
     try:
         write_png(figure, path)
     except OSError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imagenette.config import KNOBS, OPERATIONAL
-from imagenette.errors import InputError
+from imagenette.errors import InputError, hide_secrets
 from imagenette.report.assemble import complain, in_short, shared_metric
 from imagenette.report.compare import Comparison, compare, scores
 from imagenette.report.conclusions import limits, verdict
@@ -75,9 +75,9 @@ class Pair:
         return draw_sheet(self, Path(path), sources)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, with shares in [0, 1]; None is what is not known. Strict JSON."""
+        """Everything, with shares in [0, 1]; None is what is not known. Strict JSON, without passwords."""
         found, images = self.comparison, self.images
-        return {
+        whole = {
             "a": _side_json(self.a),
             "b": _side_json(self.b),
             "data_digest": self.a.data_digest,
@@ -95,6 +95,8 @@ class Pair:
             "notes": list(self.notes),
             "images": images and _images_json(images),
         }
+        hidden: dict[str, Any] = _without_passwords(whole)
+        return hidden
 
 
 def compare_runs(a: str, b: str, *, tracking_uri: str | None = None, experiment: str | None = None) -> Pair:
@@ -162,6 +164,15 @@ def _images(reader: Reader, study: Study, arm: Arm, base: Arm) -> Images | None:
     read = [[reader.answers(run) for run in runs] for runs in told]
     ours, theirs = ([answers for answers, _ in side] for side in read)
     return images_of(ours, theirs, study.metric, read[0][0][1] | read[1][0][1])
+
+
+def _without_passwords(value: Any) -> Any:
+    """Text by text: in JSON as a whole, a password could reach beyond its quotes."""
+    if isinstance(value, dict):
+        return {key: _without_passwords(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_passwords(each) for each in value]
+    return hide_secrets(value) if isinstance(value, str) else value
 
 
 def _side_json(side: Side) -> dict[str, Any]:
