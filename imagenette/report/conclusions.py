@@ -38,16 +38,29 @@ def conclusions(
         )
     unclear = [each for each in found if each.verdict == "open" and each.interval]
     if unclear:
-        named = _listed([each.arm for each in unclear])
-        beyond = max(max(-each.interval.low, each.interval.high) for each in unclear if each.interval)
-        start = f"No difference from {base.name} is shown for {named}"
-        if not real and not equal:
-            start = f"No difference is shown between {base.name} and {named}"
-        sentences.append(f"{start}; differences beyond {points(beyond)} are unlikely.")
-    return [*_preliminary(study), *sentences, *_beyond_pairs(study, more), *_limits(study, found)]
+        sentences.append(_open(unclear, alone=not real and not equal))
+    return [*_preliminary(study), *sentences, *_beyond_pairs(study, more), *limits(study, found)]
 
 
-def _finding(each: Comparison) -> str:
+def verdict(each: Comparison) -> str:
+    """What a comparison amounts to that is the only one: nothing is there to correct its p for."""
+    if each.interval is None:
+        more = f"{points(abs(each.value))} {'above' if each.value > 0 else 'below'}"
+        return f"{each.arm} is {more} {each.baseline}, which could not be tested."
+    return _open([each], alone=True) if each.verdict == "open" else _finding(each, corrected="")
+
+
+def _open(unclear: Sequence[Comparison], *, alone: bool) -> str:
+    """alone: no other arm differs from the baseline."""
+    base, named = unclear[0].baseline, _listed([each.arm for each in unclear])
+    beyond = max(max(-each.interval.low, each.interval.high) for each in unclear if each.interval)
+    start = f"No difference from {base} is shown for {named}"
+    if alone:
+        start = f"No difference is shown between {base} and {named}"
+    return f"{start}; differences beyond {points(beyond)} are unlikely."
+
+
+def _finding(each: Comparison, *, corrected: str = "corrected ") -> str:
     """`weight_decay=0.01 is worse than weight_decay=0.0005 by 4.6 points (2.0 to 7.2 for new seeds and
     images; corrected p = 0.03).`"""
     assert each.interval is not None
@@ -59,7 +72,7 @@ def _finding(each: Comparison) -> str:
     small = ", which is less than the study's margin" if each.within_margin else ""
     return (
         f"{each.arm} is {each.verdict} than {each.baseline} by {points(abs(each.value))}{small} "
-        f"({100 * ends[0]:.1f} to {100 * ends[1]:.1f} for {chance}; corrected {p_value(each.p_corrected)})."
+        f"({100 * ends[0]:.1f} to {100 * ends[1]:.1f} for {chance}; {corrected}{p_value(each.p_corrected)})."
     )
 
 
@@ -132,7 +145,7 @@ def _preliminary(study: Study) -> list[str]:
     ]
 
 
-def _limits(study: Study, found: Sequence[Comparison]) -> list[str]:
+def limits(study: Study, found: Sequence[Comparison]) -> list[str]:
     """What stands behind the sentences, and what does not."""
     base = found[0].baseline
     sentences = [f"Accuracies are of {METRICS[study.metric]}."]
@@ -147,11 +160,15 @@ def _limits(study: Study, found: Sequence[Comparison]) -> list[str]:
         sentences.append(f"Not compared, for no run of it has {study.metric}: {_listed(without)}.")
     tested = [each for each in found if each.p is not None]
     if tested and all(each.seeds is None for each in tested):
+        who = "Every arm is" if len(tested) > 1 else "Each is"
         sentences.append(
-            "Every arm is one run: the test speaks of these networks on other images; what another seed "
+            f"{who} one run: the test speaks of these networks on other images; what another seed "
             "would give is not in it."
         )
-    elif lonely := [each.arm for each in tested if 1 in each.runs]:
+    elif lonely := [
+        *[base] * any(each.runs[1] == 1 for each in tested),
+        *(each.arm for each in tested if each.runs[0] == 1),
+    ]:
         sentences.append(f"With a single run, which is taken to scatter as others do: {_listed(lonely)}.")
     partly = [each.arm for each in tested if each.paired and each.told != each.runs]
     if partly:
