@@ -11,6 +11,7 @@ import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -51,9 +52,9 @@ def up(where: Path, *, port: int, dashboard_port: int, form: Form, report: Print
         if form == "postgresql":
             supervisor.add(postgres.part(folder))
             supervisor.until_up()
-            postgres.make_databases(folder)
+            supervisor.do(partial(postgres.make_databases, folder))
         supervisor.add(programs.mlflow(folder, port))
-        programs.make_tables(folder)  # while MLflow imports
+        supervisor.do(partial(programs.make_tables, folder))  # while MLflow imports
         if programs.has_dashboard():
             supervisor.add(programs.dashboard(folder, dashboard_port))
         supervisor.until_up()
