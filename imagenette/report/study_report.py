@@ -11,7 +11,7 @@ from imagenette.report.compare import Comparison, compare, scores
 from imagenette.report.conclusions import conclusions, with_our_seeds
 from imagenette.report.study import Study
 from imagenette.report.style import SavedFigure
-from imagenette.report.tables import Table, arms_table, comparisons_table
+from imagenette.report.tables import TABLES, Table
 from imagenette.results import BEST
 from imagenette.stats import Spread
 
@@ -36,9 +36,7 @@ class StudyReport:
     def of(cls, study: Study, published: Study | None = None, *, address: str = "") -> Self:
         """Everything but the figures."""
         comparisons = compare(study)
-        tables = [arms_table(study)] if study.arms else []
-        if comparisons:
-            tables.append(comparisons_table(study, comparisons))
+        made = (table(study, comparisons) for table in TABLES.values())
         public = cls.of(published) if published else None
         if public:
             spread = Spread.of(list(scores(replace(study, metric=BEST)).values()))
@@ -47,7 +45,7 @@ class StudyReport:
             study=study,
             comparisons=comparisons,
             conclusions=conclusions(study, comparisons),
-            tables=tables,
+            tables=[table for table in made if table],
             published=public,
             address=address,
         )

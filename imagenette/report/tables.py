@@ -281,3 +281,11 @@ def _p(p: float | None, none: str = MISSING) -> Cell:
 
 def _none(word: str = MISSING) -> Cell:
     return Cell(word, "")
+
+
+TABLES: dict[str, Callable[[Study, Sequence[Comparison]], Table | None]] = {
+    "arms": lambda study, _: arms_table(study) if study.arms else None,
+    "comparisons": lambda study, found: comparisons_table(study, found) if found else None,
+}
+"""Those of a report, in its order, under what `Table.name` has after the study's, which is also their files'
+name. None: this study has nothing to show there."""

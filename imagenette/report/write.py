@@ -15,7 +15,7 @@ from imagenette.report.conclusions import method
 from imagenette.report.csv_tables import arms_csv, comparisons_csv, runs_csv
 from imagenette.report.figures import NAMES, draw_all
 from imagenette.report.study_report import StudyReport
-from imagenette.report.tables import plain
+from imagenette.report.tables import TABLES, plain
 
 if TYPE_CHECKING:
     from imagenette.report.reader import Champion
@@ -55,7 +55,7 @@ def write_study(
 
 _ALL = {
     *(f"figures/{name}.{kind}" for name in NAMES for kind in ("svg", "pdf", "png")),
-    *(f"{name}.{kind}" for name in ("arms", "comparisons") for kind in ("csv", "tex")),
+    *(f"{name}.{kind}" for name in TABLES for kind in ("csv", "tex")),
 }
 
 
