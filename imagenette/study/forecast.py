@@ -25,7 +25,7 @@ from imagenette.study.storage import find_queue, in_one_line, open_storage
 from imagenette.tracking.finished import FinishedRun, finished_runs
 
 TYPICAL = (0.003, 0.006)
-"""What seeds scatter by (sd of accuracies) where no runs of the study tell."""
+"""What seeds scatter by (sd of accuracies): the two cases of docs/report.md."""
 IMAGES, OF_IMAGES = 3925, 0.0015
 """Imagenette's test images, and the standard error of a difference over new ones (docs/report.md)."""
 _MORE = 2  # seeds an arm that are tried beside those planned
@@ -218,14 +218,17 @@ def _time(found: Forecast, workers: int, *, pruned: bool) -> str:
 
 def _differences(definition: Definition, found: Forecast) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
-    table.add_column("seeds an arm (baseline)", no_wrap=True)
-    spreads = TYPICAL if found.spread is None else (found.spread,)
-    first = "if seeds scatter" if found.spread is None else f"as {found.spread_runs} runs of it scatter:"
-    for place, spread in enumerate(spreads):
-        table.add_column(f"{first} " * (not place) + f"by {100 * spread:.1f} points", justify="right")
+    table.add_column("seeds (baseline)", no_wrap=True)
+    own = [] if found.spread is None else [found.spread]
+    heads = [f"by {100 * spread:.1f}" for spread in (*TYPICAL, *own)]
+    heads[-1] += f", as its {found.spread_runs} runs do" * len(own)
+    for place, head in enumerate(heads):
+        table.add_column("if seeds scatter " * (not place) + head, justify="right")
     for more in range(_MORE + 1):
         seeds = len(definition.seeds) + more
-        sizes = [smallest(definition, more=more, spread=each, images=found.images) for each in spreads]
+        sizes = [
+            smallest(definition, more=more, spread=each, images=found.images) for each in (*TYPICAL, *own)
+        ]
         cells = ["single runs do not tell" if size is None else f"{100 * size:.1f} points" for size in sizes]
         planned = ", as planned" * (not more)
         table.add_row(f"{seeds} ({max(seeds, len(definition.baseline_seeds))}){planned}", *cells)

@@ -136,7 +136,7 @@ def test_seeds_scatter_as_the_studys_own_runs_do_once_an_arm_has_two(study: Defi
     found = forecast(study, [*runs, run(seed=2, accuracy=0.92), run(seed=9, accuracy=0.1)], [])
     assert found.spread == pytest.approx(2**0.5 / 100)
     assert found.spread_runs == 2
-    assert "as 2 runs of it scatter: by 1.4 points" in told(study, found)
+    assert "by 0.6  by 1.4, as its 2 runs do" in told(study, found)
 
 
 def test_the_smallest_difference_is_that_of_the_plans_own_runs_arms_and_images():
