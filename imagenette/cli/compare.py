@@ -178,8 +178,8 @@ def _table(*columns: str) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for place, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=not place)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     return table
 
 

@@ -9,7 +9,9 @@ tracking server, and neither the images nor the database that a study ran on. Th
     study_report  Study, comparisons, sentences and tables -> StudyReport
     write         StudyReport, and its figures -> HTML, Markdown, CSV, LaTeX, SVG, PDF, PNG
 
-A study under way shows itself with the same tables and figures: see `imagenette.study.as_report`.
+Two runs or arms go another way: sides finds them, pair compares them with the same tests and sentences,
+pair_images and contact_sheet show where they differ. A study under way shows itself with the same tables and
+figures: see `imagenette.study.as_report`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ def draw_sheet(pair: Pair, path: Path, sources: Sequence[str]) -> Path:
         raise NoPicturesError("there is no image on which they are known to differ")
     shown = images.differing[: COLUMNS * ROWS]
     pictures = peek([image.name for image in shown], pair.a.data_digest, sources)
-    first = "the surest first" if all(image.a.runs == image.b.runs == 1 for image in shown) else "most first"
+    single = shown[0].a.runs == shown[0].b.runs == 1
+    first = "the surest first" if single else "by most of their runs first"
     title = (
         f"{len(shown)} of {len(images.differing):,} test images on which they differ, {first}\n"
         f"A: {hide_secrets(pair.a.arm.name)}\nB: {hide_secrets(pair.b.arm.name)}"
