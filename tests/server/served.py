@@ -38,8 +38,12 @@ class Served:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=err, env=clean_environment() | self._env, start_new_session=True
             )
-        wait_until(lambda: "OPTUNA_STORAGE" in self.out or self.process.poll() is not None, seconds)
-        assert self.process.poll() is None, self.err
+        try:
+            wait_until(lambda: "OPTUNA_STORAGE" in self.out or self.process.poll() is not None, seconds)
+            assert self.process.poll() is None, self.err
+        except AssertionError:
+            self.kill()
+            raise
         return time.monotonic() - began
 
     @property

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ START = 30.0  # seconds in which a server comes up on two cores that have nothin
 
 @pytest.fixture(scope="module")
 def served(place: Path) -> Iterator[Served]:
-    served = Served(place / "with a space")
+    served = Served(place / "with a space", AWS_SECRET_ACCESS_KEY="pl4nted")
     yield served
     served.kill()
 
@@ -80,6 +81,16 @@ def test_only_this_machine_and_this_user_get_in(served: Served) -> None:
     assert stat.S_IMODE(served.folder.stat().st_mode) == (0o711 if os.geteuid() == 0 else 0o700)
     for path in served.folder.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_keys_of_its_environment_are_in_no_file_or_command_line(served: Served) -> None:
+    lines = [" ".join(process.cmdline()) for process in served.left()]
+    assert len(lines) > 5
+    assert not any("pl4nted" in line for line in lines)
+    assert "pl4nted" not in served.out + served.err
+    for path in served.folder.rglob("*"):
+        with suppress(OSError):  # PostgreSQL's come and go, folders, its socket
+            assert b"pl4nted" not in path.read_bytes(), path
 
 
 def test_a_second_server_on_the_folder_is_refused_by_the_pid_of_the_first(served: Served) -> None:

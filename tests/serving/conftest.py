@@ -63,7 +63,11 @@ def start_service(folder: Path, model: str, *options: str, tracking_uri: str = "
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=env, text=True, cwd=folder)
     service = Service(process, log)
-    wait_until(service.is_up, 90)
+    try:
+        wait_until(service.is_up, 300)  # many start at once on a busy machine
+    except AssertionError:
+        service.kill()
+        raise
     return service
 
 
