@@ -50,8 +50,8 @@ def test_a_run_carries_all_it_was_told(server: Server, tmp_path: Path) -> None:
     picture.write_text("curves")
     tracker.artifact(picture, "figures")
     tracker.tag(arm="a")
-    tracker.result({"best/epoch": 3.0, "best/test_accuracy": 0.4}, step=3)
-    tracker.result({"best/epoch": 2.0, "best/test_accuracy": 0.5}, step=2)
+    tracker.result({"best/epoch": 3.0, "best/test_accuracy": 0.4})
+    tracker.result({"best/epoch": 2.0, "best/test_accuracy": 0.5})
     assert tracker.close(Status.FINISHED, "It went well.") == 0
 
     run = the_run(tmp_path / "out", server.uri)
@@ -78,7 +78,7 @@ def test_records_sent_again_are_stored_once(server: Server, tmp_path: Path) -> N
     tracker = open_run(tmp_path, server.uri)
     for index in (1, 2, 3):
         tracker.log(epoch(index))
-    tracker.result({"best/epoch": 3.0}, step=3)
+    tracker.result({"best/epoch": 3.0})
     assert tracker.close(Status.FINISHED) == 0
     before = the_run(tmp_path, server.uri)
     (tmp_path / "outbox" / "acked").unlink()
@@ -270,7 +270,7 @@ def test_a_refused_record_is_said_and_does_not_block_those_behind_it(
 
 def test_inf_never_wins(uri: str, tmp_path: Path) -> None:
     tracker = open_run(tmp_path / "out", uri)
-    tracker.result({"best/test_accuracy": float("inf")}, step=1)
+    tracker.result({"best/test_accuracy": float("inf")})
     assert tracker.close(Status.DIVERGED) == 0
     run = the_run(tmp_path / "out", uri)
     assert run.info.status == "FAILED"
