@@ -21,11 +21,11 @@ from optuna.trial import TrialState
 
 from imagenette.errors import InputError, RunError
 from imagenette.registry import load_known
-from imagenette.registry.address import CHAMPION, NAME
 from imagenette.registry.model import NEEDED, open_folder
 from imagenette.registry.versions import Versions
 from imagenette.study.queue import Queue
 from imagenette.study.storage import open_storage, open_study
+from imagenette.tracking.address import CHAMPION, NAME
 from imagenette.tracking.client import pages
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.model import models_of

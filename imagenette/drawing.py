@@ -1,4 +1,5 @@
-"""How every figure looks: palette, inks, axes, legends, and the one way a confusion matrix is drawn.
+"""How every figure looks: palette, inks, axes, legends, and the one way to draw pictures, and a confusion
+matrix.
 
 Knows matplotlib, and loads it when something is drawn, not before; knows neither runs nor studies.
 """
@@ -126,6 +127,35 @@ def write_on(image: AxesImage, x: int, y: int, text: str, *, gid: str | None = N
     dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
     ink = "#ffffff" if dark else "#000000"
     image.axes.text(x, y, text, ha="center", va="center", fontsize=9.5, color=ink, gid=gid)
+
+
+# -- pictures ------------------------------------------------------------------------------------------
+
+
+def picture_grid(
+    figure: Figure,
+    images: Sequence[npt.NDArray[np.uint8]],
+    captions: Sequence[Sequence[tuple[str, str]]],
+    *,
+    title: str,
+    columns: int,
+) -> None:
+    """Pictures row by row, each under its lines of (text, colour). Gives the figure its size.
+
+    images: [side, side, 3] each. title: may have several lines.
+    """
+    rows, lines = max(1, -(-len(images) // columns)), max(map(len, captions), default=0)
+    height = (1.8 + 0.14 * lines) * rows + 0.33 + 0.17 * len(title.splitlines())
+    figure.set_size_inches(1.75 * columns, height)
+    figure.suptitle(title, fontsize=10, fontweight="bold", color=INK, x=0.01, ha="left")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image, caption in zip(grid, images, captions, strict=False):
+        axes.imshow(image, interpolation="nearest" if len(image) < 64 else "antialiased")
+        for place, (text, colour) in enumerate(reversed(caption)):
+            above = {"xytext": (0, 3 + 10 * place), "textcoords": "offset points"}
+            axes.annotate(text, (0, 1), xycoords="axes fraction", fontsize=8, color=colour, **above)
 
 
 # -- the confusion matrix ------------------------------------------------------------------------------

@@ -23,9 +23,14 @@ def without_secrets(address: str) -> str:
     return re.sub(r"(?<=[?&])[^=&]*=\*\*\*&?", "", hide_secrets(address).replace(":***@", "@")).rstrip("?&")
 
 
-def as_line(error: object) -> str:
-    """An error's text on one line; its kind where it has no text."""
-    return hide_secrets(" ".join(str(error).split())) or type(error).__name__
+def as_line(error: object, *, limit: int | None = None) -> str:
+    """An error's text on one line, without secrets and terminal codes; its kind where it has no text.
+
+    limit: characters; what is longer ends with an ellipsis.
+    """
+    plain = "".join(c if c.isprintable() else " " for c in str(error))
+    line = hide_secrets(" ".join(plain.split())) or type(error).__name__
+    return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
 
 def shown(name: object) -> str:

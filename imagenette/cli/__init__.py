@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from imagenette import __version__
+from imagenette.cli.compare import compare
 from imagenette.cli.models import lineage, predict, promote, rollback, serve
 from imagenette.cli.server import server
 from imagenette.cli.studies import report, status, study
@@ -111,6 +112,7 @@ for verb in (
     study,
     status,
     report,
+    compare,
     promote,
     rollback,
     lineage,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imagenette.cli.options import Verb, flag, given
-from imagenette.errors import EXIT_DONE, EXIT_UNSYNCED, shown
+from imagenette.errors import shown
 
 if TYPE_CHECKING:
     from imagenette.training.job import Job, Result
@@ -83,7 +83,7 @@ def train(
     result = launch(job)
     if speaks():
         _print_end(job, result)
-    return EXIT_DONE if offline and result.exit_code == EXIT_UNSYNCED else result.exit_code
+    return result.exit_code(offline=offline)
 
 
 def _print_end(job: Job, result: Result) -> None:

@@ -80,6 +80,17 @@ def recall(home: Path, fingerprint: str, side: int, *, skip: bool = False) -> St
         return None
 
 
+def recall_digest(home: Path, digest: str) -> Stored | None:
+    """What was decoded from images of this digest, wherever they lay, at the largest side there is; None
+    where nothing was."""
+    folders = {path.name.rpartition("-")[2]: path for path in (home / "cache").glob(f"{digest[:16]}-*")}
+    for side in sorted(map(int, filter(str.isdecimal, folders)), reverse=True):
+        with suppress(_DamagedError):
+            if stored := _open(folders[str(side)], digest):
+                return stored
+    return None
+
+
 def remember(home: Path, fingerprint: str, stored: Stored, log: Log) -> None:
     """Let the next start skip the reading. A home that cannot be written only costs that."""
     file = _index_file(home, fingerprint)

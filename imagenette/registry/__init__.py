@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError
-from imagenette.registry.address import CHAMPION, NAME, Address
 from imagenette.registry.lineage import Lineage, lineage, look_up, opened
 from imagenette.registry.promote import Promotion, promote, rollback
+from imagenette.tracking.address import CHAMPION, NAME, Address
 from imagenette.tracking.fetch import fetched
 
 if TYPE_CHECKING:

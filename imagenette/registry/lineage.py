@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from imagenette.registry.address import CHAMPION, NAME, Address
-from imagenette.registry.versions import Versions
 from imagenette.results import SUMMARY
+from imagenette.tracking.address import CHAMPION, NAME, Address
 from imagenette.tracking.client import check_alive, connect, one_line, resolve_uri
+from imagenette.tracking.lookup import aliases_of, find_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -87,8 +87,7 @@ def opened(tracking_uri: str | None) -> Iterator[MlflowClient]:
 
 
 def look_up(client: MlflowClient, address: Address) -> Lineage:
-    versions = Versions(client, address.name)
-    return _of(versions.find(address), versions.aliases())
+    return _of(find_version(client, address), aliases_of(client, address.name))
 
 
 def _of(version: ModelVersion, aliases: dict[str, int]) -> Lineage:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError, RunError
-from imagenette.registry.address import CHAMPION, NAME, Address
 from imagenette.registry.candidates import METRICS, Candidate, examine, named, ranked
 from imagenette.registry.gate import Entry, Gate, Verdict, judge
 from imagenette.registry.lineage import opened
 from imagenette.registry.versions import Standing, Versions
 from imagenette.results import SELECTED, on_lines, summary_of
+from imagenette.tracking.address import CHAMPION, NAME, Address
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.outer_run import outer_run
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from imagenette.errors import InputError, RunError
-from imagenette.registry.address import CHAMPION, PREVIOUS, Address
+from imagenette.errors import RunError
 from imagenette.registry.gate import GATES, Entry, Evidence, Gate, reigns
-from imagenette.tracking.client import RACES, or_none, pages, quoted, retry_on
+from imagenette.tracking.address import CHAMPION, PREVIOUS
+from imagenette.tracking.client import RACES, or_none, retry_on
 from imagenette.tracking.fetch import has_file
+from imagenette.tracking.lookup import aliases_of, versions_of
 from imagenette.tracking.provenance import now
 
 if TYPE_CHECKING:
@@ -39,30 +40,10 @@ class Versions:
 
     def all(self) -> list[ModelVersion]:
         """Every version, the oldest first; none where the model is not registered yet."""
-        query = f"name = {quoted(self.name)}"
-        found = pages(lambda token: self._client.search_model_versions(query, page_token=token))
-        return sorted(found, key=lambda version: int(version.version))
+        return versions_of(self._client, self.name)
 
     def aliases(self) -> dict[str, int]:
-        model = or_none(lambda: self._client.get_registered_model(self.name))
-        return {alias: int(version) for alias, version in model.aliases.items()} if model else {}
-
-    def find(self, address: Address) -> ModelVersion:
-        """InputError if there is no such version."""
-
-        def get() -> ModelVersion:
-            if address.alias is not None:
-                return self._client.get_model_version_by_alias(self.name, address.alias)
-            return self._client.get_model_version(self.name, str(address.version))
-
-        found = or_none(get, "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-        if found is not None:
-            return found
-        known = [f"/{version.version}" for version in self.all()[-5:]]
-        if not known:
-            raise InputError(f"model {address} is not registered: `imagenette promote` registers one")
-        known = [f"@{alias}" for alias in self.aliases()] + known
-        raise InputError(f"model {address} is not registered; {self.name} has {', '.join(known)}")
+        return aliases_of(self._client, self.name)
 
     @_again
     def register(

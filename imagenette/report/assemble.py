@@ -37,7 +37,7 @@ def assemble(
     usable = _on_one_data_set(planned, odd)
     kept = _one_for_each_cell(usable, odd)
     arms = _arms(plan, references, planned, usable, kept)
-    _complain(arms, plan, odd)
+    complain(arms, plan, odd)
     search = plan is not None and not plan.arms
     baseline = None if search else _baseline(plan, arms, odd)
     if not kept:
@@ -54,7 +54,9 @@ def assemble(
         problems=(*odd[:_MOST_OF_ALL], *more),
         reference_source=plan.reference_source if plan else None,
         other_conditions=_other_conditions(plan),
-        metric=_metric(arms, baseline),
+        metric=shared_metric(arms, baseline),
+        margin=plan.margin if plan else None,
+        target=plan.target if plan else None,
         status=status,
         parent=parent,
     )
@@ -122,7 +124,7 @@ def _arms(
     for run in kept.values():
         own[run.arm].append(run)
     if plan and plan.arms:
-        seeds: dict[str, Iterable[int | None]] = dict.fromkeys(values, plan.seeds)
+        seeds: dict[str, Iterable[int | None]] = {arm: plan.seeds_of(arm) for arm in values}
     else:
         found: dict[str, dict[int | None, None]] = {arm: {} for arm in values}
         for run in usable:
@@ -186,7 +188,7 @@ def _baseline(plan: StudyPlan | None, arms: Sequence[Arm], problems: list[str]) 
     return first
 
 
-def _metric(arms: Sequence[Arm], baseline: Arm | None) -> str:
+def shared_metric(arms: Sequence[Arm], baseline: Arm | None) -> str:
     """The first accuracy, in the order of their honesty, that the baseline and another arm have; else that
     any arm has."""
     known = {metric: [arm for arm in arms if arm.shares(metric)] for metric in TEST_ACCURACIES}
@@ -207,16 +209,17 @@ def _other_conditions(plan: StudyPlan | None) -> str:
 # -- what is odd ---------------------------------------------------------------------------------------
 
 
-def _complain(arms: Sequence[Arm], plan: StudyPlan | None, problems: list[str]) -> None:
+def complain(arms: Sequence[Arm], plan: StudyPlan | None, problems: list[str]) -> None:
+    """Add all that is odd about the runs that count."""
     complaints: dict[str, list[str]] = {}
     for run in (run for arm in arms for run in arm.runs):
         for wrong in run.complaints():
             complaints.setdefault(wrong, []).append(_called(run))
     for wrong, names in complaints.items():
         problems.append(f"{_some(names)}: {wrong}.")
-    planned = plan.seeds if plan and plan.arms else ()
-    for arm in arms if planned else ():
-        unplanned = [str(run.seed) for run in arm.runs if run.seed is not None and run.seed not in planned]
+    for arm in arms if plan and plan.arms else ():
+        planned = (None, *plan.seeds_of(arm.name)) if plan else ()
+        unplanned = [str(run.seed) for run in arm.runs if run.seed not in planned]
         if unplanned:
             problems.append(
                 f"{arm.name} has runs of seeds that are not planned, which count: "
@@ -246,13 +249,13 @@ def _complain(arms: Sequence[Arm], plan: StudyPlan | None, problems: list[str]) 
 def _differing_knobs(arm: Arm) -> list[str]:
     differing = []
     for knob in KNOBS:
-        values = {_canonical(run.params[knob]) for run in arm.runs if knob in run.params}
+        values = {in_short(run.params[knob]) for run in arm.runs if knob in run.params}
         if len(values) > 1 and knob != "seed" and knob not in OPERATIONAL:
             differing.append(f"{knob} ({', '.join(sorted(values))})")
     return differing
 
 
-def _canonical(text: str) -> str:
+def in_short(text: str) -> str:
     """`5e-4` and `0.0005` are one value: under `mlflow run` a param is as it was typed."""
     value = number(text)
     return text if value is None else f"{value:g}"

@@ -8,7 +8,6 @@ decides.
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,9 +15,9 @@ from typing import Literal
 import numpy as np
 
 from imagenette.report.study import Arm, Study
-from imagenette.stats import LEVEL, Contrast, Interval, Scores, Spread, holm, two_level
+from imagenette.stats import LEVEL, Contrast, Interval, Precision, Scores, Spread, holm, two_level
 
-Verdict = Literal["better", "worse", "open"]
+Verdict = Literal["better", "worse", "equal", "open"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +42,32 @@ class Comparison:
     """None of a pair that could not be tested."""
     p_corrected: float | None = None
     """Holm's, over all pairs that were tested."""
+    freedom: float | None = None
+    """Degrees of freedom of Student's t; None where seeds are not in the test."""
+    p_beyond: float | None = None
+    """Of a difference as large as the study's margin or larger, corrected likewise; None without a margin
+    and where seeds are not in the test."""
 
     @property
     def verdict(self) -> Verdict:
-        if self.p_corrected is None or self.p_corrected >= LEVEL:
-            return "open"
-        return "better" if self.value > 0 else "worse"
+        if self.p_corrected is not None and self.p_corrected < LEVEL:
+            return "better" if self.value > 0 else "worse"
+        return "equal" if self.within_margin else "open"
+
+    @property
+    def real(self) -> bool:
+        return self.verdict in ("better", "worse")
+
+    @property
+    def within_margin(self) -> bool:
+        """Whether the difference is shown to be smaller than the study's margin."""
+        return self.p_beyond is not None and self.p_beyond < LEVEL
+
+    @property
+    def precision(self) -> Precision | None:
+        if self.seeds is None or self.images is None or self.freedom is None:
+            return None
+        return Precision(math.hypot(self.seeds, self.images), self.freedom)
 
     @property
     def paired(self) -> bool:
@@ -63,9 +82,17 @@ def compare(study: Study, *, spread: Spread | None = None) -> list[Comparison]:
         return []
     known = scores(study)
     spread = spread or Spread.of(list(known.values()))
-    found = [_compare(name, base.name, known, spread) for name in known if name != base.name]
+    found = [_compare(name, base.name, known, spread, study.margin) for name in known if name != base.name]
     corrected = iter(holm([each.p for each in found if each.p is not None]))
-    return [each if each.p is None else replace(each, p_corrected=next(corrected)) for each in found]
+    beyond = iter(holm([each.p_beyond for each in found if each.p_beyond is not None]))
+    return [
+        replace(
+            each,
+            p_corrected=None if each.p is None else next(corrected),
+            p_beyond=None if each.p_beyond is None else next(beyond),
+        )
+        for each in found
+    ]
 
 
 def scores(study: Study) -> dict[str, Scores]:
@@ -83,18 +110,22 @@ def _scores(arm: Arm, metric: str, images: str) -> Scores:
     return Scores(arm.shares(metric), count, np.array(told) if told else None)
 
 
-def _compare(arm: str, base: str, known: dict[str, Scores], spread: Spread) -> Comparison:
+def _compare(
+    arm: str, base: str, known: dict[str, Scores], spread: Spread, margin: float | None
+) -> Comparison:
     ours, theirs = known[arm], known[base]
     found = two_level(ours, theirs, spread)
     two = found if isinstance(found, Contrast) else None
     return Comparison(
         arm=arm,
         baseline=base,
-        value=statistics.fmean(ours.accuracies) - statistics.fmean(theirs.accuracies),
+        value=ours.mean - theirs.mean,
         interval=found.interval if found else None,
-        runs=(len(ours.accuracies), len(theirs.accuracies)),
+        runs=(ours.runs, theirs.runs),
         told=(ours.told, theirs.told),
         seeds=math.sqrt(two.seeds) if two else None,
         images=math.sqrt(two.images) if two else None,
         p=found.p if found else None,
+        freedom=two.freedom if two else None,
+        p_beyond=two.p_beyond(margin) if two and margin else None,
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from imagenette.report.compare import Comparison, compare
+from imagenette.report.findings import Findings, Trend
 from imagenette.report.study import Arm, Study
 from imagenette.results import BEST, METRICS
 from imagenette.stats import LEVEL, Spread
@@ -12,30 +14,53 @@ from imagenette.stats import LEVEL, Spread
 _MOST = 12  # findings and names that are written out
 
 
-def conclusions(study: Study, comparisons: Sequence[Comparison] | None = None) -> list[str]:
-    """Which differences are real, what is ruled out where none is shown, and what the test cannot tell."""
+def conclusions(
+    study: Study, comparisons: Sequence[Comparison] | None = None, findings: Findings | None = None
+) -> list[str]:
+    """Which differences are real, which are practically none, what is ruled out where nothing is shown; the
+    trend, the best, what so many runs can find; and what the test cannot tell."""
     found = compare(study) if comparisons is None else comparisons
+    more = findings or Findings.of(study, found)
     base = study.baseline
     if study.search:
         return _of_a_search(study)
     if base is None or not found:
         return ["There is nothing to compare yet."] if study.arms else []
-    real = sorted((each for each in found if each.verdict != "open"), key=lambda each: -abs(each.value))
+    real = sorted((each for each in found if each.real), key=lambda each: -abs(each.value))
     sentences = [_finding(each) for each in real[:_MOST]]
     if len(real) > _MOST:
         sentences.append(f"{len(real) - _MOST} more arms differ from {base.name}: see the table.")
+    equal = [each.arm for each in found if each.verdict == "equal"]
+    if equal and study.margin:
+        sentences.append(
+            f"Practically equal to {base.name}, within {points(study.margin)}: {_listed(equal)} (two "
+            f"one-sided tests, corrected p < {LEVEL:g})."
+        )
     unclear = [each for each in found if each.verdict == "open" and each.interval]
     if unclear:
-        named = _listed([each.arm for each in unclear])
-        beyond = max(max(-each.interval.low, each.interval.high) for each in unclear if each.interval)
-        start = f"No difference from {base.name} is shown for {named}"
-        if not real:
-            start = f"No difference is shown between {base.name} and {named}"
-        sentences.append(f"{start}; differences beyond {100 * beyond:.1f} points are unlikely.")
-    return [*_preliminary(study), *sentences, *_limits(study, found)]
+        sentences.append(_open(unclear, alone=not real and not equal))
+    return [*_preliminary(study), *sentences, *_beyond_pairs(study, more), *limits(study, found)]
 
 
-def _finding(each: Comparison) -> str:
+def verdict(each: Comparison) -> str:
+    """What a comparison amounts to that is the only one: nothing is there to correct its p for."""
+    if each.interval is None:
+        more = f"{points(abs(each.value))} {'above' if each.value > 0 else 'below'}"
+        return f"{each.arm} is {more} {each.baseline}, which could not be tested."
+    return _open([each], alone=True) if each.verdict == "open" else _finding(each, corrected="")
+
+
+def _open(unclear: Sequence[Comparison], *, alone: bool) -> str:
+    """alone: no other arm differs from the baseline."""
+    base, named = unclear[0].baseline, _listed([each.arm for each in unclear])
+    beyond = max(max(-each.interval.low, each.interval.high) for each in unclear if each.interval)
+    start = f"No difference from {base} is shown for {named}"
+    if alone:
+        start = f"No difference is shown between {base} and {named}"
+    return f"{start}; differences beyond {points(beyond)} are unlikely."
+
+
+def _finding(each: Comparison, *, corrected: str = "corrected ") -> str:
     """`weight_decay=0.01 is worse than weight_decay=0.0005 by 4.6 points (2.0 to 7.2 for new seeds and
     images; corrected p = 0.03).`"""
     assert each.interval is not None
@@ -44,10 +69,71 @@ def _finding(each: Comparison) -> str:
     if each.interval.low < 0 < each.interval.high:  # for this pair alone, and unlike p not corrected
         ends = [0.0, max(ends)]
     chance = "new seeds and images" if each.seeds is not None else "new images; single runs"
+    small = ", which is less than the study's margin" if each.within_margin else ""
     return (
-        f"{each.arm} is {each.verdict} than {each.baseline} by {100 * abs(each.value):.1f} points "
-        f"({100 * ends[0]:.1f} to {100 * ends[1]:.1f} for {chance}; corrected {p_value(each.p_corrected)})."
+        f"{each.arm} is {each.verdict} than {each.baseline} by {points(abs(each.value))}{small} "
+        f"({100 * ends[0]:.1f} to {100 * ends[1]:.1f} for {chance}; {corrected}{p_value(each.p_corrected)})."
     )
+
+
+def _beyond_pairs(study: Study, found: Findings) -> list[str]:
+    """Of the study as a whole."""
+    sentences = []
+    for each in found.trends:
+        step, p = each.step, p_value(each.p_corrected)
+        if each.p_corrected < LEVEL:
+            ends = sorted((abs(step.interval.low), abs(step.interval.high)))
+            sentences.append(
+                f"Accuracy {'rises' if step.value > 0 else 'falls'} with {each.knob}: by "
+                f"{points(abs(step.value))} from one of its {each.values} values to the next, on average "
+                f"({100 * ends[0]:.1f} to {100 * ends[1]:.1f}; one test over all of them, {p})"
+                f"{_unevenly(each)}."
+            )
+        else:
+            sentences.append(
+                f"No steady rise or fall of accuracy with {each.knob} is shown (one test over its "
+                f"{each.values} values, {p}){_unevenly(each)}."
+            )
+    if found.best:
+        others = [arm for arm in found.compared if arm not in found.best]
+        who = f"one of {_listed(found.best)}"
+        if len(found.best) > max(2, len(others)):
+            who = f"any arm but {_listed(others)}" if others else f"any of the {len(found.best)} arms"
+        who = found.best[0] if len(found.best) == 1 else who
+        top = max(found.chances, key=lambda arm: found.chances[arm], default="")
+        often = f"; {top} is it in {found.chances[top]:.0%} of draws" if top and len(found.best) > 1 else ""
+        sentences.append(f"The best may be {who}{often}.")
+    if power := found.power:
+        price = f"; no number of seeds up to 200 would find {points(power.size)} on so few images"
+        if power.needed is not None:
+            price = f"; to find {points(power.size)}, {power.needed} seeds an arm are needed"
+        price *= power.detectable > power.size
+        sentences.append(
+            f"A true difference of {points(power.detectable)} is found by four of five studies like this "
+            f"one{price}."
+        )
+    if found.front:
+        sentences.append(f"No arm is both faster and more accurate than {_listed(found.front)}.")
+    for arm, seed, value in found.apart:
+        where = "above" if value > 0 else "below"
+        sentences.append(
+            f"Seed {seed} of {arm} lies {points(abs(value))} {where} its siblings, more than chance."
+        )
+    for arm, parts in found.spreads.items():
+        if parts.too_low and parts.measured is not None and parts.flips is not None:
+            sentences.append(
+                f"The runs of {arm} scatter by {100 * parts.measured:.2f} points, less than the "
+                f"{100 * parts.flips:.2f} that tosses of single images alone give: such luck does not repeat."
+            )
+    return sentences
+
+
+def _unevenly(trend: Trend) -> str:
+    if trend.odd is None:
+        return ""
+    arm, value = trend.odd
+    where = "above" if value > 0 else "below"
+    return f"; not evenly: {arm} lies {points(abs(value))} {where} the line through the others"
 
 
 def _preliminary(study: Study) -> list[str]:
@@ -59,7 +145,7 @@ def _preliminary(study: Study) -> list[str]:
     ]
 
 
-def _limits(study: Study, found: Sequence[Comparison]) -> list[str]:
+def limits(study: Study, found: Sequence[Comparison]) -> list[str]:
     """What stands behind the sentences, and what does not."""
     base = found[0].baseline
     sentences = [f"Accuracies are of {METRICS[study.metric]}."]
@@ -74,11 +160,15 @@ def _limits(study: Study, found: Sequence[Comparison]) -> list[str]:
         sentences.append(f"Not compared, for no run of it has {study.metric}: {_listed(without)}.")
     tested = [each for each in found if each.p is not None]
     if tested and all(each.seeds is None for each in tested):
+        who = "Every arm is" if len(tested) > 1 else "Each is"
         sentences.append(
-            "Every arm is one run: the test speaks of these networks on other images; what another seed "
+            f"{who} one run: the test speaks of these networks on other images; what another seed "
             "would give is not in it."
         )
-    elif lonely := [each.arm for each in tested if 1 in each.runs]:
+    elif lonely := [
+        *[base] * any(each.runs[1] == 1 for each in tested),
+        *(each.arm for each in tested if each.runs[0] == 1),
+    ]:
         sentences.append(f"With a single run, which is taken to scatter as others do: {_listed(lonely)}.")
     partly = [each.arm for each in tested if each.paired and each.told != each.runs]
     if partly:
@@ -106,7 +196,7 @@ def with_our_seeds(public: Study, spread: Spread) -> list[str]:
     do."""
     if not spread.freedom:
         return []
-    stand = [each.arm for each in compare(public, spread=spread) if each.verdict != "open"]
+    stand = [each.arm for each in compare(public, spread=spread) if each.real]
     base = public.baseline.name if public.baseline else ""
     which = f"{_listed(stand)} would still differ from {base}" if stand else f"none would differ from {base}"
     return [f"If its seeds scattered as ours do (sd {100 * spread.variance**0.5:.2f} points), {which}."]
@@ -129,6 +219,14 @@ def cut(study: Study, shown: Sequence[Arm]) -> str:
     """For a caption, where a figure leaves arms out."""
     total = sum(bool(arm.runs) for arm in study.arms)
     return f" {len(shown)} of {total} arms are drawn." if len(shown) < total else ""
+
+
+def points(share: float) -> str:
+    """`4.6 points`, `0.05 points`; of a whole number `1 point`."""
+    text = f"{100 * share:.1f}" if share >= 0.001 else f"{100 * share:.2f}"
+    if math.isclose(100 * share, round(100 * share)):
+        text = f"{100 * share:.0f}"
+    return f"{text} point{'s' * (text != '1')}"
 
 
 def p_value(p: float) -> str:

@@ -8,14 +8,32 @@ from typing import Any
 
 from imagenette.artifacts import as_cell
 from imagenette.report.compare import Comparison
+from imagenette.report.findings import Findings
 from imagenette.report.study import Arm, Study
 from imagenette.report.tables import compatible, device
 from imagenette.results import BEST, TEST_ACCURACIES
 
 
-def arms_csv(study: Study) -> str:
-    """A row an arm; accuracies are shares in [0, 1], empty where missing."""
-    return _csv([_arm_numbers(arm, study) for arm in study.arms])
+def arms_csv(study: Study, findings: Findings) -> str:
+    """A row an arm; accuracies and standard deviations are shares in [0, 1], empty where missing."""
+    return _csv([_arm_numbers(arm, study) | _found_numbers(arm, findings) for arm in study.arms])
+
+
+def _found_numbers(arm: Arm, findings: Findings) -> dict[str, Any]:
+    parts, reached = findings.spreads.get(arm.name), findings.reached.get(arm.name)
+    if parts is None:
+        return {}
+    return {
+        "may_be_best": arm.name in findings.best,
+        "best_in_share_of_draws": findings.chances.get(arm.name),
+        "target": findings.target,
+        "runs_to_target": reached.runs if reached else None,
+        "epochs_to_target": reached.epochs if reached else None,
+        "seconds_to_target": reached.seconds if reached else None,
+        "sd_flips": parts.flips,
+        "sd_seeds": parts.seeds,
+        "sd_images": parts.images,
+    }
 
 
 def _arm_numbers(arm: Arm, study: Study) -> dict[str, Any]:
@@ -55,6 +73,7 @@ def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
                 "se_images": each.images,
                 "p": each.p,
                 "p_holm": each.p_corrected,
+                "p_beyond_margin_holm": each.p_beyond,
                 "verdict": each.verdict,
             }
             for each in comparisons

@@ -1,5 +1,5 @@
-"""A study's figures by arm: accuracy, grid heat map, cost, optimism; and the champion's confusion matrix.
-Pure functions of the study; each gives a Drawn, or None where it would show nothing."""
+"""A study's figures by arm: accuracy, differences, grid heat map, cost, optimism; and the champion's
+confusion matrix. Pure functions of the study; each gives a Drawn, or None where it would show nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imagenette.drawing import (
+    GREY,
+    GRID,
     INK,
+    PAPER,
     colour_bar,
     confusion_matrix,
     drawing,
@@ -19,10 +22,13 @@ from imagenette.drawing import (
     percent,
     write_on,
 )
-from imagenette.report.conclusions import cut
+from imagenette.report.compare import compare
+from imagenette.report.conclusions import cut, points
 from imagenette.report.curves import baseline_curves, test_curves, train_and_test_curves
+from imagenette.report.findings import front
 from imagenette.report.study import Arm, Study
 from imagenette.report.style import Drawn, looks
+from imagenette.report.tables import difference
 from imagenette.results import BEST, FINAL, METRICS, SELECTED, split_of
 
 if TYPE_CHECKING:
@@ -86,6 +92,52 @@ def accuracy(study: Study, *, so_far: bool = False) -> Drawn | None:
     return drawn
 
 
+def differences(study: Study) -> Drawn | None:
+    """A forest plot: each arm minus the baseline with its interval, and the band of the study's margin."""
+    found = [each for each in compare(study) if each.interval][:MOST_ARMS] if study.baseline else []
+    if not found or study.search:
+        return None
+    base, margin = found[0].baseline, study.margin
+    band = f"; the band is the margin of {points(margin)}" if margin else ""
+    shown = [arm for arm in study.arms if arm.name in {each.arm for each in found} | {base}]
+    drawn = Drawn(
+        name="differences",
+        caption=f"Each arm minus {base} ({METRICS[study.metric]}): the mean and its 95 % interval, for new "
+        f"seeds and images{band}. Filled: better or worse after the correction; a square: practically equal."
+        f"{cut(study, shown)}",
+        size=(6.4, 1.3 + 0.4 * len(found)),
+    )
+    axes, look = drawn.figure.subplots(), looks([arm.name for arm in study.arms])
+    if margin:
+        axes.axvspan(-margin, margin, color=GRID, linewidth=0)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    for place, each in enumerate(found):
+        assert each.interval is not None
+        colour, (low, high) = look[each.arm].colour, (each.interval.low, each.interval.high)
+        words = {"equal": "practically equal", "open": "no difference shown"}.get(each.verdict, each.verdict)
+        text = f"{each.arm}: {100 * each.value:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}], {words}"
+        axes.plot([low, high], [place, place], color=colour, linewidth=2, gid=drawn.tip(text))
+        marker, fill = ("s" if each.verdict == "equal" else "o"), each.real
+        axes.plot(
+            [each.value],
+            [place],
+            marker,
+            color=colour,
+            markersize=8,
+            markerfacecolor=colour if fill else PAPER,
+            gid=drawn.tip(text),
+        )
+    _name_arms(axes, [arm for arm in shown if arm.name != base])
+    beside = axes.secondary_yaxis("right")
+    beside.set_yticks(range(len(found)), [str(difference(each.value, each.interval)) for each in found])
+    beside.tick_params(colors=INK, labelsize=9, length=0)
+    beside.spines[:].set_visible(False)
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+.3g}" if share else "0")
+    axes.set_xlabel(f"points above {base}" if len(base) < 40 else "points above the baseline")
+    dress(axes, grid="x")
+    return drawn
+
+
 def optimism(study: Study) -> Drawn | None:
     """What choosing the epoch on the test set adds, run by run."""
     arms = [arm for arm in study.ranked if arm.optimism][:MOST_ARMS]
@@ -138,6 +190,11 @@ def cost(study: Study) -> Drawn | None:
         own = drawn.tip(f"{arm.name}: {100 * estimate.mean:.2f} %, {x:.3g} {unit}")
         label = study.short(arm)
         axes.plot([x], [estimate.mean], style.marker, color=style.colour, markersize=8, label=label, gid=own)
+    if best := front(study):
+        means = {arm.name: (seconds / per, arm.estimate(study.metric).mean or 0.0) for arm, seconds in known}
+        axes.step(
+            *zip(*(means[name] for name in best if name in means), strict=True), where="post", color=GREY
+        )
     if max(times) > 5 * min(times):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -217,6 +274,7 @@ def confusion(champion: Champion) -> Drawn:
 
 MAKERS: dict[str, Callable[[Study], Drawn | None]] = {
     "accuracy": accuracy,
+    "differences": differences,
     "grid": heat_map,
     "test-curves": test_curves,
     "train-test-curves": train_and_test_curves,

@@ -9,13 +9,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from imagenette.artifacts import CLASSES, HISTORY, PREDICTIONS, read_classes, read_predictions, read_table
+from imagenette.artifacts import (
+    CLASSES,
+    HISTORY,
+    PREDICTIONS,
+    Answers,
+    read_classes,
+    read_predictions,
+    read_table,
+)
 from imagenette.errors import InputError
 from imagenette.report.runs import CURVES, Curve, TrackedRun, number
 from imagenette.results import METRICS, SELECTED, Status
@@ -23,6 +33,7 @@ from imagenette.tracking.client import check_alive, connect, first_line, one_lin
 from imagenette.tracking.eligibility import trained_run, unfinished
 from imagenette.tracking.environment import EXPERIMENT, outer_experiment_id
 from imagenette.tracking.fetch import fetched
+from imagenette.tracking.lookup import find_run, find_version
 from imagenette.tracking.outer_run import outer_run
 from imagenette.tracking.runs import get_run
 from imagenette.tracking.study_plan import OUTLINE, StudyPlan
@@ -30,6 +41,8 @@ from imagenette.tracking.study_plan import OUTLINE, StudyPlan
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+    from imagenette.tracking.address import Address
 
 _Read = TypeVar("_Read")
 AT_ONCE = 8
@@ -105,7 +118,7 @@ class Reader:
             if not parents and not children:
                 raise InputError(
                     f"study {name}: no run in experiment {self.experiment!r} of {self.uri} has "
-                    f"the tag study={name}{self._known()}"
+                    f"the tag study={name}{self._known(name)}"
                 )
             parents.reverse()
             plan, problem = self._plan(parents)
@@ -119,6 +132,40 @@ class Reader:
                 problem=problem,
                 runs=runs,
             )
+
+    def run(self, text: str) -> TrackedRun | None:
+        """The training of that id, or whose id begins so, or of that name. InputError where it may be
+        several."""
+        with one_line(self.uri):
+            run = find_run(self._client, self._id, text)
+            return self._whole(run) if run else None
+
+    def version(self, address: Address) -> tuple[str, TrackedRun]:
+        """A registered version's number, and the training behind it. InputError if there is none."""
+        with one_line(self.uri):
+            version = find_version(self._client, address)
+            run_id = version.run_id or version.tags.get("run_id")
+            run = get_run(self._client, run_id) if run_id else None
+            if run is None:
+                why = f"its run {run_id} is gone" if run_id else "it was registered without a run"
+                raise InputError(f"model {address}, version {version.version}: {why}")
+            return str(version.version), self._whole(run)
+
+    def answers(self, run: TrackedRun) -> tuple[Answers, dict[str, str]]:
+        """A training's stored predictions, and its classes' readable names by folder. InputError without."""
+        with one_line(self.uri):
+            trained = self._client.get_run(run.tags.get("reused_run", run.run_id))
+            answers = self._file(trained.info.artifact_uri, PREDICTIONS, read_predictions)
+            try:
+                return answers, self._file(trained.info.artifact_uri, CLASSES, read_classes)
+            except InputError:
+                return answers, {}
+
+    def newest(self, most: int) -> list[str]:
+        """Names of trainings, the newest first."""
+        with one_line(self.uri):
+            runs = (run for run in self._search("", newest=True) if run.data.tags.get("role") in _TRAININGS)
+            return list(dict.fromkeys(str(run.info.run_name) for run in islice(runs, most)))
 
     def champion(self, name: str) -> Champion | None:
         """The registered model's champion; None if there is none, or its predictions are gone."""
@@ -169,9 +216,10 @@ class Reader:
             lambda token: self._client.search_runs([self._id], query, order_by=order, page_token=token)
         )
 
-    def _known(self) -> str:
-        names = self.studies()[:8]
-        return f"; there are {', '.join(names)}" if names else ""
+    def _known(self, name: str) -> str:
+        names = self.studies()
+        near = "".join(f"; did you mean {each}?" for each in get_close_matches(name, names, n=1))
+        return f"{near}; there are {', '.join(names[:8])}" if names else ""
 
     def _plan(self, parents: Sequence[Run]) -> tuple[StudyPlan | None, str]:
         problem = "no parent run, so nothing says what was planned"
@@ -223,7 +271,8 @@ class Reader:
         except InputError:
             found = {key: self._metric(trained.info.run_id, key) for key in keys}
         curves = {key: found[key] for key in CURVES if len(found[key][0])}
-        seconds, speed = (found[key][1] for key in keys[-2:])
+        timed, seconds = found["speed/epoch_seconds"]
+        speed = found["speed/images_per_second"][1]
         planned = number(run.params.get("epochs"))
         epochs = max((x[-1] for x, _ in curves.values()), default=0)
         cut_off = planned is not None and 0 < epochs < planned
@@ -231,6 +280,7 @@ class Reader:
         return {
             "curves": curves,
             "seconds": float(seconds.sum()) if whole else None,
+            "elapsed": (timed, seconds.cumsum()) if len(timed) and len(timed) == timed[-1] else None,
             "images_per_second": statistics.median(speed.tolist()) if len(speed) else run.images_per_second,
             "flaws": (f"has curves up to epoch {epochs:g} of {planned:g}",) if cut_off else (),
         }

@@ -37,6 +37,8 @@ class TrackedRun:
     """Median over the epochs."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
     """Those of CURVES that it has."""
+    elapsed: Curve | None = None
+    """Seconds of training and evaluation up to the end of each epoch; None where an epoch's are not known."""
     answers: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
     """Accuracy's name -> [n] whether each test image was right, as the stored predictions say."""
     images: str = ""

@@ -92,6 +92,10 @@ class Study:
     """Why published numbers are shown but not compared with; empty if they are."""
     metric: str = SELECTED
     """The accuracy that arms are compared by."""
+    margin: float | None = None
+    """Differences below it are practically none; None where the study names none."""
+    target: float | None = None
+    """A test accuracy, for the epochs and the time that it takes; None where the study names none."""
     status: str = ""
     """How the parent run stands; empty without one."""
     parent: str | None = None
@@ -127,6 +131,21 @@ class Study:
         """An arm's name where `knob` stands beside it already."""
         name = str(arm.values[self.knob]) if self.knob and self.knob in arm.values else arm.name
         return f" {name}" if name.startswith("_") else name  # matplotlib leaves such names out of legends
+
+    def ordered(self) -> dict[str, dict[str, int]]:
+        """Knob -> arm -> its place, of knobs with three numbers or more: of the one that varies, or of those
+        of a whole grid, where the others are the same at each place."""
+        factors, known = self.factors(), [arm for arm in self.arms if arm.shares(self.metric)]
+        complete = len(known) == math.prod(map(len, factors.values()))
+        if self.search or not (complete or len(factors) == 1):
+            return {}
+        return {
+            knob: {arm.name: sorted(map(float, values)).index(float(arm.values[knob])) for arm in known}
+            for knob, values in factors.items()
+            if len(values) > 2
+            and not any(isinstance(value, bool | str) for value in values)
+            and all(knob in arm.values for arm in known)
+        }
 
     def factors(self) -> dict[str, list[Value]]:
         """Knob -> its values in order, of what varies."""

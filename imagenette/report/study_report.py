@@ -9,9 +9,10 @@ from typing import Self
 
 from imagenette.report.compare import Comparison, compare, scores
 from imagenette.report.conclusions import conclusions, with_our_seeds
+from imagenette.report.findings import Findings
 from imagenette.report.study import Study
 from imagenette.report.style import SavedFigure
-from imagenette.report.tables import Table, arms_table, comparisons_table
+from imagenette.report.tables import Table, arms_table, comparisons_table, ranking_table, spread_table
 from imagenette.results import BEST
 from imagenette.stats import Spread
 
@@ -24,6 +25,7 @@ class StudyReport:
 
     study: Study
     comparisons: list[Comparison]
+    findings: Findings
     conclusions: list[str]
     tables: list[Table]
     published: StudyReport | None = None
@@ -36,9 +38,11 @@ class StudyReport:
     def of(cls, study: Study, published: Study | None = None, *, address: str = "") -> Self:
         """Everything but the figures."""
         comparisons = compare(study)
+        findings = Findings.of(study, comparisons)
         tables = [arms_table(study)] if study.arms else []
         if comparisons:
             tables.append(comparisons_table(study, comparisons))
+        tables += [make(study, findings) for make in (ranking_table, spread_table) if findings.spreads]
         public = cls.of(published) if published else None
         if public:
             spread = Spread.of(list(scores(replace(study, metric=BEST)).values()))
@@ -46,7 +50,8 @@ class StudyReport:
         return cls(
             study=study,
             comparisons=comparisons,
-            conclusions=conclusions(study, comparisons),
+            findings=findings,
+            conclusions=conclusions(study, comparisons, findings),
             tables=tables,
             published=public,
             address=address,

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imagenette.report.compare import Comparison
-from imagenette.report.conclusions import p_value
+from imagenette.report.conclusions import p_value, points
+from imagenette.report.findings import Findings
 from imagenette.report.study import Arm, Study
 from imagenette.results import BEST, METRICS, SELECTED, TEST_ACCURACIES
 from imagenette.stats import LEVEL, one_more_seed, unpaired_shares
@@ -157,7 +158,7 @@ def arms_table(study: Study, *, so_far: bool = False) -> Table:
 def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
     """A row for each arm but the baseline."""
     base = study.baseline.name if study.baseline else ""
-    words = {"better": "better", "worse": "worse", "open": "no difference shown"}
+    words = {"equal": "practically equal", "open": "no difference shown"}
     tested = sum(each.p is not None for each in comparisons)
     chance = "new seeds and new images" if any(each.seeds for each in comparisons) else "new images"
     return Table(
@@ -170,17 +171,92 @@ def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
         rows=tuple(
             (
                 Cell(each.arm, number),
-                _difference(each.value, each.interval),
+                difference(each.value, each.interval),
                 Cell(f"{each.runs[0]}, {each.runs[1]}", each.runs[0]),
                 _errors(each),
                 _p(each.p, "not tested"),
                 _p(each.p_corrected, "not tested"),
-                Cell(words[each.verdict] if each.p is not None else "not tested"),
+                Cell(words.get(each.verdict, each.verdict) if each.p is not None else "not tested"),
             )
             for number, each in enumerate(comparisons)
         ),
         note=f"Arm minus {base}. Intervals and p are for {chance}."
-        + (f" Holm's correction is over the {tested} that were tested." if tested > 1 else ""),
+        + (f" Holm's correction is over the {tested} that were tested." if tested > 1 else "")
+        + (
+            f" Practically equal: within {points(study.margin)}, by two one-sided tests."
+            if study.margin
+            else ""
+        ),
+    )
+
+
+def ranking_table(study: Study, findings: Findings) -> Table:
+    """A row an arm: whether it may be the best, and what its accuracy costs."""
+    goal = f"{100 * findings.target:.4g} %" if findings.target else ""
+    cost = {f"epochs to {goal}": "epochs", f"minutes to {goal}": "seconds"} if goal else {}
+
+    def row(place: int, arm: Arm) -> tuple[Cell, ...]:
+        mean = arm.estimate(study.metric).mean
+        reached = findings.reached.get(arm.name)
+        some = f"{reached.runs} of {len(arm.runs)} runs" if reached and reached.runs < len(arm.runs) else ""
+        known = [getattr(reached, what) for what in cost.values()]
+        return (
+            Cell(arm.name, place),
+            _number(mean, 100, "{:.2f}"),
+            Cell("yes" if arm.name in findings.best else "no"),
+            _number(findings.chances.get(arm.name), 100, "{:.0f}"),
+            *(
+                replace(_number(value, 1 if what == "epochs" else 1 / 60, "{:.1f}"), detail=some)
+                if value is not None
+                else _none("not reached")
+                for what, value in zip(cost.values(), known, strict=True)
+            ),
+            *([Cell("yes" if arm.name in findings.front else "no")] if findings.front else []),
+        )
+
+    return Table(
+        name=f"{study.name}-ranking",
+        caption=f"{study.title}: the best, and what it costs",
+        columns=(
+            *("arm", f"{METRICS[study.metric]}, %", "may be the best", "best in % of draws"),
+            *cost,
+            *(["none faster and better"] if findings.front else []),
+        ),
+        rows=tuple(row(n, arm) for n, arm in enumerate(study.ranked) if arm.name in findings.spreads),
+        note="May be the best: no other arm shows it to be worse (95 %, one-sided, corrected over the "
+        "others). Draws: means for new seeds and new images."
+        + (
+            f" To {goal}: the first epoch whose test accuracy is that high, mean over runs"
+            f"{'' if study.target else '; the greatest whole per cent that every run reached'}."
+            if goal
+            else ""
+        ),
+    )
+
+
+def spread_table(study: Study, findings: Findings) -> Table:
+    """A row an arm: what its runs scatter by."""
+
+    def row(place: int, arm: Arm) -> tuple[Cell, ...]:
+        parts = findings.spreads[arm.name]
+        low = "below what tosses alone give: luck" if parts.too_low else ""
+        return (
+            Cell(arm.name, place),
+            Cell(str(len(arm.shares(study.metric)))),
+            replace(_number(parts.measured, 100, "{:.2f}"), detail=low),
+            _number(parts.flips, 100, "{:.2f}"),
+            _number(parts.seeds, 100, "{:.2f}"),
+            _number(parts.images, 100, "{:.2f}"),
+        )
+
+    return Table(
+        name=f"{study.name}-spread",
+        caption=f"{study.title}: what runs scatter by, standard deviations in points",
+        columns=("arm", "runs", "of runs", "tosses of single images", "whole seeds", "mean, over new images"),
+        rows=tuple(row(n, arm) for n, arm in enumerate(study.ranked) if arm.name in findings.spreads),
+        note="Of runs: measured over seeds. Tosses: what it would be if each image were right or wrong by "
+        "itself, as often as it is; no arm can scatter less for long. Whole seeds: what is left, seeds that "
+        "are better or worse throughout.",
     )
 
 
@@ -266,7 +342,8 @@ def device(arm: Arm) -> Cell:
     return Cell(", ".join(devices)) if devices else _none()
 
 
-def _difference(value: float, interval: Interval | None) -> Cell:
+def difference(value: float, interval: Interval | None) -> Cell:
+    """`+0.25 [-0.87, +1.37]`, in points."""
     span = f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]" if interval else ""
     return Cell(_minus(f"{100 * value:+.2f}"), value, detail=_minus(span))
 

@@ -38,7 +38,7 @@ def write_study(
     texts = {
         "report.html": page([report], refresh=refresh),
         "report.md": markdown([report], lambda report: ""),
-        "arms.csv": arms_csv(study),
+        "arms.csv": arms_csv(study, report.findings),
         "runs.csv": runs_csv(study),
     }
     if report.comparisons:
@@ -55,7 +55,8 @@ def write_study(
 
 _ALL = {
     *(f"figures/{name}.{kind}" for name in NAMES for kind in ("svg", "pdf", "png")),
-    *(f"{name}.{kind}" for name in ("arms", "comparisons") for kind in ("csv", "tex")),
+    *(f"{name}.csv" for name in ("arms", "comparisons")),
+    *(f"{name}.tex" for name in ("arms", "comparisons", "ranking", "spread")),
 }
 
 

@@ -11,6 +11,7 @@ import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -21,6 +22,8 @@ from imagenette.server import postgres, programs
 from imagenette.server.folder import Folder, Form
 from imagenette.server.leftovers import end_leftovers
 from imagenette.server.supervisor import Supervisor
+from imagenette.tracking import views
+from imagenette.tracking.environment import EXPERIMENT
 
 Print = Callable[[str], None]
 
@@ -51,15 +54,17 @@ def up(where: Path, *, port: int, dashboard_port: int, form: Form, report: Print
         if form == "postgresql":
             supervisor.add(postgres.part(folder))
             supervisor.until_up()
-            postgres.make_databases(folder)
+            supervisor.do(partial(postgres.make_databases, folder))
         supervisor.add(programs.mlflow(folder, port))
-        programs.make_tables(folder)  # while MLflow imports
+        supervisor.do(partial(programs.make_tables, folder))  # while MLflow imports
         if programs.has_dashboard():
             supervisor.add(programs.dashboard(folder, dashboard_port))
         supervisor.until_up()
 
         folder.remember_port(port)
         report(f"MLflow at http://127.0.0.1:{port}")
+        if runs := views.link_on(f"http://127.0.0.1:{port}", EXPERIMENT):
+            report(f"all runs: {runs}")
         if programs.has_dashboard():
             report(f"Optuna's dashboard at http://127.0.0.1:{dashboard_port}")
         else:

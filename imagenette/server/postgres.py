@@ -165,19 +165,23 @@ def part(folder: Folder) -> Part:
         insists=signal.SIGQUIT,  # at once: it recovers at the next start
         grace=60.0,
         strays=lambda: database_processes(folder),
+        worker_word="checkpointer",  # it starts all of its processes again when one of them is killed
     )
 
 
 def make_databases(folder: Folder) -> None:
-    """Those of the two that are not there."""
+    """Those of the two that are not there. RunError in one line."""
     import psycopg
     from psycopg import sql
 
-    with psycopg.connect(_conninfo(folder, "postgres"), autocommit=True) as db:
-        there = {name for (name,) in db.execute("SELECT datname FROM pg_database")}
-        for name in DATABASES:
-            if name not in there:
-                db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        with psycopg.connect(_conninfo(folder, "postgres"), autocommit=True) as db:
+            there = {name for (name,) in db.execute("SELECT datname FROM pg_database")}
+            for name in DATABASES:
+                if name not in there:
+                    db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    except psycopg.Error as error:
+        raise RunError(f"PostgreSQL's databases cannot be made: {_reason(str(error))}") from None
 
 
 def answers(folder: Folder, database: str) -> bool:

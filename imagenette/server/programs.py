@@ -73,7 +73,7 @@ def make_sqlite(folder: Folder) -> None:
 
 
 def make_tables(folder: Folder) -> None:
-    """Optuna's and a study's: the dashboard makes none. RunError in one line."""
+    """Optuna's and a study's, which `imagenette status` reads without making any. RunError in one line."""
     code = "from imagenette.study.storage import open_storage, resolve_storage as r; open_storage(r(None))"
     done = subprocess.run(
         [sys.executable, "-c", code],

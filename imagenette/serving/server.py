@@ -22,10 +22,10 @@ from imagenette.guard import LOOPBACK, Guard, one_password
 from imagenette.ports import listen, netloc, refuse_new
 from imagenette.processes import stop_signals
 from imagenette.registry import is_model_folder
-from imagenette.registry.address import Address
 from imagenette.serving.app import create_app
 from imagenette.serving.limits import Limits
 from imagenette.serving.served import Follower, Served
+from imagenette.tracking.address import Address
 
 _GRACE = 15
 """Seconds that requests under way get after a signal."""

@@ -9,7 +9,16 @@ Shares are in [0, 1]. An interval is for 95 %. Knows neither runs nor models, an
     spread   what an arm's runs scatter by, and a seed that lies apart
 """
 
-from imagenette.stats.arms import Contrast, Scores, Spread, contrast, one_more_seed, trend, two_level
+from imagenette.stats.arms import (
+    Contrast,
+    Scores,
+    Spread,
+    contrast,
+    off_the_line,
+    one_more_seed,
+    trend,
+    two_level,
+)
 from imagenette.stats.power import Precision, expected, runs_needed, smallest_difference
 from imagenette.stats.ranking import may_be_best, shares_of_being_best
 from imagenette.stats.shares import (
@@ -46,6 +55,7 @@ __all__ = [
     "holm",
     "may_be_best",
     "mcnemar",
+    "off_the_line",
     "one_more_seed",
     "paired_shares",
     "parts",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from imagenette.stats.shares import (
@@ -167,14 +168,29 @@ def two_level(first: Scores, second: Scores, spread: Spread) -> Difference | Non
     return unpaired_shares(right[0], first.images, right[1], second.images)
 
 
-def trend(arms: Sequence[Scores], spread: Spread) -> Contrast | None:
-    """What one step to the next arm adds, on average, to the accuracies of arms in the order of a knob: the
-    slope of a straight line over their places, one test for all of them. None of fewer than three arms, or
-    where the number of images is not known."""
-    if len(arms) < 3:
-        return None
-    places = np.arange(len(arms)) - (len(arms) - 1) / 2
-    return contrast(arms, (places / (places**2).sum()).tolist(), spread)
+def trend(arms: Sequence[Scores], places: Sequence[float], spread: Spread) -> Contrast | None:
+    """The slope of a straight line through the means over the arms' places in some order: what one step adds
+    on average, in one test for all arms. None where the number of images is not known. ValueError where all
+    places are one."""
+    return contrast(arms, _slope(places).tolist(), spread)
+
+
+def off_the_line(
+    arms: Sequence[Scores], places: Sequence[float], which: int, spread: Spread
+) -> Contrast | None:
+    """What lies between an arm's mean and the straight line through the others' means, at its place. None and
+    ValueError as in `trend`."""
+    others = np.delete(np.asarray(places, dtype=float), which)
+    line = 1 / len(others) + (places[which] - others.mean()) * _slope(others)
+    return contrast(arms, np.insert(-line, which, 1.0).tolist(), spread)
+
+
+def _slope(places: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """[n] weights of the values at these places in the slope of their line."""
+    centred = np.asarray(places) - np.mean(places)
+    if not centred.any():
+        raise ValueError("one place has no slope")
+    return np.asarray(centred / (centred**2).sum())
 
 
 def one_more_seed(value: float, others: Sequence[float], *, step: float = 0.0) -> Difference:

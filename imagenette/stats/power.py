@@ -43,16 +43,15 @@ def expected(*, runs: int, baseline_runs: int, arms: int, variance: float, image
 
 
 def smallest_difference(precision: Precision, *, comparisons: int = 1) -> float:
-    """The true difference that is found in POWER of studies, where the correction is over so many
-    comparisons and no other arm differs (Holm's first step is Bonferroni's)."""
+    """The true difference that is found in POWER of studies, where the correction is over so many comparisons
+    and no other arm differs (Holm's first step is Bonferroni's)."""
     if precision.error == 0:
         return 0.0
     freedom = min(precision.freedom, 1e6)  # beyond, Student's t is the normal distribution
     critical = float(stats.t.ppf(1 - LEVEL / comparisons / 2, freedom))
 
     def missed(size: float) -> float:
-        found = stats.nct.sf(critical, freedom, size) + stats.nct.cdf(-critical, freedom, size)
-        return float(found) - POWER
+        return float(stats.ncf.sf(critical**2, 1, freedom, size**2)) - POWER  # t squared is F
 
     top = critical + 10.0
     while missed(top) < 0:

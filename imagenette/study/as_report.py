@@ -21,7 +21,7 @@ from imagenette.report.runs import TrackedRun
 from imagenette.report.study import Study
 from imagenette.report.tables import arms_table, plain
 from imagenette.results import METRICS, SELECTED_HOLDOUT, Status, split_of
-from imagenette.study.table import cell_name, how_far, is_done, one_line, state_with_reason
+from imagenette.study.table import cell_name, how_far, is_done, reason, state_with_reason
 from imagenette.tracking.study_plan import StudyPlan
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _measured_on(plan: StudyPlan) -> str:
 def _failures(rows: Sequence[Row]) -> list[str]:
     failed = [row for row in rows if row.state == Status.FAILED]
     named = [
-        f"- {row.cell} (attempt {row.attempt}): `{one_line(row.reason).replace('`', chr(39))}`"
+        f"- {row.cell} (attempt {row.attempt}): `{reason(row).replace('`', chr(39))}`"
         for row in failed[:_FAILED]
     ]
     more = [f"- … and {len(failed) - _FAILED} more"] * (len(failed) > _FAILED)

@@ -4,13 +4,23 @@ with every seed, and what the baseline and the published figures name among them
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from imagenette.config import Config, canonical, resolve
 from imagenette.errors import InputError
-from imagenette.study.schema import File, Knobs, Smoke, check_varies, figure, knob_value, knob_values, near
+from imagenette.study.schema import (
+    File,
+    Knobs,
+    Smoke,
+    check_varies,
+    figure,
+    knob_value,
+    knob_values,
+    near,
+    shown,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +71,13 @@ def arm_name(values: Knobs) -> str:
     return " ".join(f"{knob}={canonical(value)}" for knob, value in values.items())
 
 
-def cells_of(where: str, arms: list[Knobs], seeds: Sequence[int], base: Knobs) -> tuple[Cell, ...]:
-    """Arms x seeds, the seed varying fastest. InputError where two cells would be the same experiment."""
+def cells_of(
+    where: str, arms: list[Knobs], seeds: Mapping[str, Sequence[int]], base: Knobs
+) -> tuple[Cell, ...]:
+    """Each arm with its seeds, the seed varying fastest. InputError where two cells would be the same
+    experiment."""
     cells: dict[str, Cell] = {}
-    for arm, seed in itertools.product(arms, seeds):
+    for arm, seed in [(each, seed) for each in arms for seed in seeds[arm_name(each)]]:
         values = arm | {"seed": seed}
         cell = Cell(name=arm_name(values), arm=arm_name(arm), values=values, config=resolve(base | values))
         twin = cells.setdefault(cell.config.digest(), cell)
@@ -80,6 +93,22 @@ def baseline_of(file: File, smoke: Smoke, arms: list[Knobs]) -> str | None:
     cut = smoke.grid is not None or smoke.arms is not None
     key = "smoke.baseline" if cut else "baseline"  # a cut that lost the baseline has to name another
     return None if file.baseline is None else arm_among(arms, key, file.baseline)
+
+
+def seeds_of(file: File, smoke: Smoke, arms: list[Knobs], baseline: str | None) -> dict[str, list[int]]:
+    """Arm -> its seeds. The baseline may have more than the others, since it is in every comparison; theirs
+    are among them, so that runs can be paired by seed. InputError."""
+    seeds, of_smoke = smoke.seeds or file.seeds, smoke.baseline_seeds
+    own = file.baseline_seeds if smoke.seeds is None and of_smoke is None else of_smoke
+    every = {arm_name(arm): seeds for arm in arms}
+    if own is None:
+        return every
+    key = f"{'smoke.' if of_smoke else ''}baseline_seeds={shown(own)}"
+    if baseline is None:
+        raise InputError(f"{key}: no baseline is named")
+    if not set(seeds) <= set(own):
+        raise InputError(f"{key}: must have all of seeds={shown(seeds)}")
+    return every | {baseline: own}
 
 
 def references_of(file: File, arms: list[Knobs]) -> dict[str, dict[str, float]]:

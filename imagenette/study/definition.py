@@ -2,9 +2,11 @@
 trained. Knows files and knobs; knows nothing of Optuna, MLflow or databases, nor of torch, but for a network
 of timm's.
 
-    name title seeds objective baseline    [base] knobs that every cell shares
+    name title seeds objective    [base] knobs that every cell shares
+    baseline, an arm, and baseline_seeds, all of its own; margin and target, which the report reads
     one of [grid] knob -> values, [[arms]] tables of coupled knobs, [search] trials sampler pruner seed space
-    [smoke] the same, tiny: knobs over [base]'s, and its own seeds, grid, arms, baseline, trials or space
+    [smoke] the same, tiny: knobs over [base]'s, and its own seeds, grid, arms, baseline, baseline_seeds (else
+    as its seeds), trials or space
     [[reference]] an arm's knobs and what was published for it; reference_source
     and reference_images, the test images behind each published accuracy
 
@@ -25,7 +27,7 @@ from imagenette.config import KNOBS, Config, resolve
 from imagenette.errors import InputError
 from imagenette.files import PACKAGE
 from imagenette.results import OBJECTIVES, split_of
-from imagenette.study.cells import Cell, arm_name, arms_of, baseline_of, cells_of, references_of
+from imagenette.study.cells import Cell, arm_name, arms_of, baseline_of, cells_of, references_of, seeds_of
 from imagenette.study.schema import (
     PLAIN,
     PLAIN_WORDS,
@@ -59,10 +61,12 @@ class Definition:
     arms: tuple[str, ...]
     """Names in order; empty for a search."""
     cells: tuple[Cell, ...]
-    """Arms x seeds, the seed varying fastest; empty for a search."""
+    """Each arm with its seeds, the seed varying fastest; empty for a search."""
     search: Search | None
     baseline: str | None
     """The arm that the others are compared with."""
+    baseline_seeds: tuple[int, ...]
+    """All of the baseline's; empty where it has no others than `seeds`."""
     references: dict[str, dict[str, float]]
     """Arm -> what was published for it: `{"best/test_accuracy": 0.9248, "reference/size_mb": 45.0}`;
     accuracies are shares in [0, 1]."""
@@ -70,6 +74,10 @@ class Definition:
     """Where that was published, and how it was measured."""
     reference_images: int | None = None
     """Test images behind each published accuracy."""
+    margin: float | None = None
+    """Share in (0, 0.5): differences smaller than this are practically none."""
+    target: float | None = None
+    """Test accuracy in (0, 1) that an arm's epochs are counted to."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Knobs of `base` that were not the file's own choice."""
     source: str = ""
@@ -196,6 +204,9 @@ def _define(file: File, smoke: Smoke, overrides: Mapping[str, Any] = {}) -> Defi
         if knob in base:
             raise InputError(f"{where}.{knob}: base has {knob} too: a knob is fixed or varies")
     _check_configs(file.objective, [resolve(base | values) for values in points])
+    baseline = baseline_of(file, smoke, arms)
+    seeds_of_arms = seeds_of(file, smoke, arms, baseline)
+    own = tuple(seeds_of_arms.get(baseline or "", ()))
     return Definition(
         name=file.name,
         title=file.title,
@@ -204,12 +215,15 @@ def _define(file: File, smoke: Smoke, overrides: Mapping[str, Any] = {}) -> Defi
         base=base,
         factors={knob: tuple(dict.fromkeys(values[knob] for values in arms)) for knob in points[0] if arms},
         arms=tuple(map(arm_name, arms)),
-        cells=cells_of(where, arms, seeds, base),
+        cells=cells_of(where, arms, seeds_of_arms, base),
         search=search,
-        baseline=baseline_of(file, smoke, arms),
+        baseline=baseline,
+        baseline_seeds=own if own != seeds else (),
         references=references_of(file, arms),
         reference_source=file.reference_source,
         reference_images=file.reference_images,
+        margin=file.margin,
+        target=file.target,
         overrides=dict(overrides),
     )
 
@@ -221,11 +235,12 @@ def _check_kind(file: File, smoke: Smoke) -> None:
         raise InputError(f"{' and '.join(kinds) or 'grid'}: must be one of [grid], [[arms]] and [search]")
     if smoke.grid is not None and smoke.arms is not None:
         raise InputError("smoke.grid and smoke.arms: must be one of the two")
-    for key in ("grid", "arms", "baseline") if file.search else ("trials", "space"):
+    for key in ("grid", "arms", "baseline", "baseline_seeds") if file.search else ("trials", "space"):
         if getattr(smoke, key) is not None:
             raise InputError(f"smoke.{key}: the study is {'a' if file.search else 'no'} [search]")
-    if file.search and (file.baseline is not None or file.reference):
-        raise InputError(f"{'reference' if file.reference else 'baseline'}: a [search] has no arms")
+    for key in ("baseline", "baseline_seeds", "margin", "reference"):
+        if file.search and getattr(file, key) not in (None, []):
+            raise InputError(f"{key}: a [search] has no arms")
     for key, seeds in {"seeds": file.seeds, "smoke.seeds": smoke.seeds or []}.items():
         if file.search and len(seeds) > 1:
             raise InputError(f"{key}={shown(seeds)}: must be one seed, the study is a [search]")

@@ -114,6 +114,7 @@ class Smoke(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
     seeds: Seeds | None = None
+    baseline_seeds: Seeds | None = None
     grid: dict[str, list[Any]] | None = None
     arms: list[Knobs] | None = None
     baseline: Knobs | None = None
@@ -144,6 +145,9 @@ class File(BaseModel):
     arms: list[Knobs] | None = None
     search: SearchTable | None = None
     baseline: Knobs | None = None
+    baseline_seeds: Seeds | None = None
+    margin: Annotated[float, Field(gt=0, lt=0.5)] | None = None
+    target: Annotated[float, Field(gt=0, lt=1)] | None = None
     smoke: Smoke | None = None
     reference: list[Knobs] = []
     reference_source: str | None = None

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from imagenette.study.table import cell_name, how_far, is_done, one_line, state_with_reason
+from imagenette.study.table import cell_name, how_far, is_done, reason, state_with_reason
 
 if TYPE_CHECKING:
     from imagenette.study.queue import Row
@@ -35,9 +35,7 @@ def status_table(
     now: unix seconds. workers_alive: on this machine; None where nobody counted them.
     """
     running = [_running(row, now) for row in rows if row.state == "running"]
-    failed: list[Line] = [
-        ["failed", cell_name(row), one_line(row.reason)] for row in rows if row.state == "failed"
-    ]
+    failed: list[Line] = [["failed", cell_name(row), reason(row)] for row in rows if row.state == "failed"]
     parts: list[RenderableType] = _header(name, rows, now=now, workers_alive=workers_alive)
     room = lines - len(parts)
     for state, cells, most in (("running", running, room // 2), ("failed", failed, room // 4)):
@@ -152,7 +150,7 @@ def plain_line(row: Row) -> str:
     """A cell that ended, for a log: `done  batch_size=16 seed=1  91.20 %  (3.2 min)`."""
     parts = [row.word, cell_name(row)]
     if row.state == "failed":
-        parts.append(one_line(row.reason))
+        parts.append(reason(row))
     elif row.value is not None:
         parts.append(f"{100 * row.value:.2f} %")
     if row.reused is not None:

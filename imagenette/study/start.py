@@ -69,6 +69,7 @@ def open_parent(
             "objective": definition.objective,
             "cells": str(len(rows)),
             "seeds": ", ".join(map(str, definition.seeds)),
+            **({"baseline_seeds": ", ".join(map(str, own))} if (own := definition.baseline_seeds) else {}),
             **{f"varied.{name}": text for name, text in varied.items()},
             **{f"base.{name}": str(value) for name, value in definition.base.items()},
         },

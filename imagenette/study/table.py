@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagenette.artifacts import as_cell
 from imagenette.config import canonical
+from imagenette.errors import as_line
 from imagenette.results import Status
 
 if TYPE_CHECKING:
@@ -32,14 +33,12 @@ def how_far(rows: Sequence[Row], noun: str = "cells") -> str:
 
 def state_with_reason(row: Row, limit: int = 200) -> str:
     """`waiting`; `failed: loss not finite at epoch 1`."""
-    return f"failed: {one_line(row.reason, limit)}" if row.state == Status.FAILED else row.word
+    return f"failed: {reason(row, limit)}" if row.state == Status.FAILED else row.word
 
 
-def one_line(reason: str | None, limit: int = 200) -> str:
-    """A reason fit for a table: no line breaks or terminal codes, at most `limit` characters."""
-    plain = "".join(c if c.isprintable() else " " for c in reason or "no reason recorded")
-    line = " ".join(plain.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+def reason(row: Row, limit: int = 200) -> str:
+    """Why it failed, fit for a table."""
+    return as_line(row.reason or "no reason recorded", limit=limit)
 
 
 def cell_name(row: Row) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from imagenette.errors import as_line
 from imagenette.results import Status
 from imagenette.tracking.environment import without_outer_run
 from imagenette.training.job import RESULT, Job, Result
@@ -132,8 +133,7 @@ def _how(code: int, log: Path) -> str:
         hint = " (the kernel does so when memory runs out)" if name == "SIGKILL" else ""
         return f"killed by {name}{hint}"
     lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
-    last = lines[-1].removeprefix("imagenette: ") if lines and not lines[-1].startswith("$ ") else ""
-    last = "".join(letter for letter in last if letter.isprintable())
+    last = as_line(lines[-1].removeprefix("imagenette: ")) if lines and not lines[-1].startswith("$ ") else ""
     return f"exit code {code}{': ' + last if last else ''}"
 
 

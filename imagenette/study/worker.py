@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from imagenette.config import Config, resolve
-from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, RunError
+from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, RunError, as_line
 from imagenette.processes import follow_parent, on_stop
 from imagenette.results import Status, split_of
 from imagenette.study.identity import Worker
@@ -33,7 +33,7 @@ from imagenette.study.ledger import Ledger, Lost, StaleClaims
 from imagenette.study.queue import Queue, Row
 from imagenette.study.schema import Search
 from imagenette.study.storage import AWAY, Patience, connect, open_study
-from imagenette.study.table import in_words, one_line
+from imagenette.study.table import in_words
 from imagenette.study.trainer import holders, run_training
 from imagenette.study.trials import Trials
 from imagenette.tracking.client import check_alive
@@ -135,7 +135,7 @@ def run_cell(order: Order, ledger: Ledger, row: Row) -> bool:
         raise
     except Exception as error:  # a bug of ours, or a database that refuses: this cell's end, not the study's
         traceback.print_exc()
-        reason = one_line(f"{type(error).__name__}: {error}")
+        reason = as_line(f"{type(error).__name__}: {error}", limit=200)
         patience(lambda: ledger.queue.finish(row, Status.FAILED, reason=reason, marked=0))
     return True
 

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import tenacity
 
-from imagenette.errors import InputError, RunError, hide_secrets
+from imagenette.errors import InputError, RunError, as_line
 from imagenette.tracking import environment
 
 if TYPE_CHECKING:
@@ -54,10 +54,9 @@ def check_alive(uri: str, *, timeout: float = 4, advice: str = _ADVICE) -> None:
     address = urlunsplit((parts.scheme, host, parts.path, "", "")).rstrip("/")
     user, password = (part and unquote(part) for part in (parts.username, parts.password))
     login = environment.credentials(user, password)
+    call = "api/2.0/mlflow/experiments/search?max_results=1" if login is not None else "health"
     try:
-        code, kind = _get(f"{address}/health", {}, timeout)
-        if code < 500 and login is not None:
-            code, kind = _get(f"{address}/api/2.0/mlflow/experiments/search?max_results=1", login, timeout)
+        code, kind = _get(f"{address}/{call}", login or {}, timeout)
     except (OSError, ValueError) as error:
         cause = getattr(error, "reason", error)
         if isinstance(cause, ssl.SSLError):
@@ -185,12 +184,12 @@ def pages(search: Any) -> Iterator[Any]:
             return
 
 
-def first_line(error: BaseException, *, limit: int = 300) -> str:
-    """An exception as one line."""
-    text = hide_secrets(str(error).strip()) or type(error).__name__
-    text = re.sub(r"<[^<>]*>", " ", text) if "<html" in text.lower() else text  # a proxy's page
+def first_line(error: BaseException) -> str:
+    """What a call's exception says first; the rest is a proxy's page, a stack, or a statement in SQL."""
+    text = str(error)
     if "Max retries exceeded" in text:  # requests' three lines of nested exceptions
         cause = re.search(r"\[Errno -?\d+\] ([\w ]+)|(timed out)", text)
         return (cause.group(1) or cause.group(2)).lower() if cause else "no answer"
-    line = " ".join(text.splitlines()[0].split())
-    return line if len(line) <= limit else line[:limit] + "..."
+    if "<html" in text.lower():
+        text = re.sub(r"<[^<>]*>", " ", text)
+    return as_line(text.strip().partition("\n")[0] or type(error).__name__, limit=300)

@@ -28,6 +28,8 @@ class StudyPlan(BaseModel):
     """Arm -> what varies in it, in the study's order; empty for a search."""
     baseline: str | None = None
     """The arm that the others are compared with."""
+    baseline_seeds: tuple[int, ...] = ()
+    """All of the baseline's; empty where it has no others than `seeds`."""
     base: dict[str, Value] = {}
     """Knobs that every cell shares, overrides included; the recipe filled in the others."""
     overrides: dict[str, Value] = {}
@@ -37,6 +39,14 @@ class StudyPlan(BaseModel):
     reference_source: str | None = None
     reference_images: Annotated[int, Field(ge=1)] | None = None
     """Test images behind each published accuracy."""
+    margin: Annotated[float, Field(gt=0, lt=0.5)] | None = None
+    """Differences of accuracy below it are practically none."""
+    target: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """A test accuracy, for the epochs and the time that it takes."""
+
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """The seeds that this arm is trained with."""
+        return self.baseline_seeds if self.baseline_seeds and arm == self.baseline else self.seeds
 
     @classmethod
     def read(cls, text: str) -> Self:

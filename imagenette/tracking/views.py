@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
+from urllib.request import urlopen
 
 from imagenette.results import SELECTED
 from imagenette.tracking.client import quoted
@@ -78,6 +79,15 @@ def path(experiment_id: str, key: str = LEADERBOARD, *, charts: bool = False) ->
 def link(uri: str, experiment_id: str, key: str = LEADERBOARD) -> str | None:
     """The address that opens a view; None of a store without pages."""
     return _page(uri, path(experiment_id, key))
+
+
+def link_on(uri: str, experiment: str) -> str | None:
+    """The address of an experiment's leaderboard; None where the server does not know it yet. Costs no import
+    of MLflow."""
+    query = f"api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(experiment)}"
+    with suppress(OSError, ValueError, KeyError), urlopen(f"{uri.rstrip('/')}/{query}", timeout=5) as answer:
+        return link(uri, json.load(answer)["experiment"]["experiment_id"])
+    return None
 
 
 def link_of_run(uri: str, experiment_id: str, run_id: str) -> str | None:

@@ -90,10 +90,10 @@ class Result:
     recorded: bool = True
     """Whether the run itself recorded its end; one that was killed could not."""
 
-    @property
-    def exit_code(self) -> int:
+    def exit_code(self, *, offline: bool) -> int:
+        """offline: no server is wanted, so none lacks anything."""
         if self.status.complete:
-            return EXIT_UNSYNCED if self.unsynced else EXIT_DONE
+            return EXIT_UNSYNCED if self.unsynced and not offline else EXIT_DONE
         return EXIT_PREEMPTED if self.status is Status.PREEMPTED else EXIT_FAILED
 
     def write(self, output: Path) -> None:

@@ -18,6 +18,7 @@ from imagenette.artifacts import confusion
 from imagenette.drawing import (
     BLUE,
     GREY,
+    INK,
     ORANGE,
     VERMILLION,
     confusion_matrix,
@@ -28,6 +29,7 @@ from imagenette.drawing import (
     legend,
     new_figure,
     percent,
+    picture_grid,
     shortened,
     write_png,
 )
@@ -143,20 +145,16 @@ def draw_worst(
     """The mistakes the network was surest of, as pictures: true class, then what it said and how sure."""
     wrong = np.flatnonzero(predictions.label != predictions.predicted)
     shown = wrong[np.argsort(-predictions.share[wrong], kind="stable")][:_WORST]
-    columns = min(5, max(3, len(shown)))
-    rows = max(1, -(-len(shown) // columns))
-    figure = new_figure(1.75 * columns, 2.15 * rows + 0.5)
     total = f"{len(predictions.label):,} test images"
     title = f"{len(shown)} of {len(wrong):,} mistakes on {total}, the surest first, {which}"
     if not len(shown):
         title = f"No mistakes on {total}"
-    figure.suptitle(title, fontsize=10, fontweight="bold", x=0.01, ha="left")
-    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in grid:
-        axes.set_axis_off()
-    for axes, index in zip(grid, shown, strict=False):
-        axes.imshow(images[index], interpolation="nearest" if images.shape[1] < 64 else "antialiased")
+    captions = []
+    for index in shown:
         true, predicted = (shortened(labels[of[index]]) for of in (predictions.label, predictions.predicted))
-        text = f"true: {true}\nsaid: {predicted} {predictions.share[index]:.0%}"
-        axes.set_title(text, fontsize=8, loc="left")
+        said = f"said: {predicted} {predictions.share[index]:.0%}"
+        captions.append([(f"true: {true}", INK), (said, INK)])
+    figure = new_figure()
+    columns = min(5, max(3, len(shown)))
+    picture_grid(figure, [images[index] for index in shown], captions, title=title, columns=columns)
     write_png(figure, path, **_TIGHT)

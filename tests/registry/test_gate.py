@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagenette.errors import InputError
-from imagenette.registry.address import Address
 from imagenette.registry.gate import GATES, Entry, Evidence, judge, reigns
+from imagenette.tracking.address import Address
 
 IMAGES = 40
 HOLDOUT, TEST = "selected/holdout_accuracy", "selected/test_accuracy"

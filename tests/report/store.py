@@ -69,6 +69,7 @@ class Store:
         predictions: str | bool = True,
         history: bool = True,
         claims: Mapping[str, float | None] = MappingProxyType({}),
+        knobs: Mapping[str, str] = MappingProxyType({}),
         **tags: str,
     ) -> str:
         """A run that has so many of the test images wrong; a text in place of its predictions breaks them."""
@@ -88,8 +89,8 @@ class Store:
         epochs = [self._epoch(index, share) for index in (1, 2, 3)] if status == "finished" else []
         metrics = [Metric(k, v, e.timestamp, e.index) for e in epochs for k, v in e.metrics().items()]
         metrics += [Metric(key, value, 1, 3) for key, value in values.items()] if status == "finished" else []
-        knobs = [Param(key, value) for key, value in {"epochs": "3", "lr": "0.1"}.items()]
-        self.client.log_batch(run_id, metrics=metrics, params=knobs)
+        params = [Param(key, value) for key, value in ({"epochs": "3", "lr": "0.1"} | dict(knobs)).items()]
+        self.client.log_batch(run_id, metrics=metrics, params=params)
         if status == "finished":
             said = Predictions(label, predicted, np.full(IMAGES, 0.9, np.float32))
             files = write_tables(

@@ -134,7 +134,7 @@ def test_one_run_against_several_speaks_of_the_means_in_the_table():
     found = only(study)
     assert found.value == pytest.approx((0.8 + 0.95 + 0.95) / 3 - 0.9)
     assert found.verdict == "open"  # the pair of seed 1 alone would say much worse
-    assert "With a single run, which is taken to scatter as others do: arm." in conclusions(study)
+    assert "With a single run, which is taken to scatter as others do: base." in conclusions(study)
 
 
 def test_one_odd_run_does_not_cost_the_pairs_of_the_others():

@@ -22,7 +22,9 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMS = {"report.html", "report.md", "arms.csv", "arms.tex", "comparisons.csv", "comparisons.tex", "runs.csv"}
-FIGURES = {"accuracy", "test-curves", "train-test-curves", "baseline-curves", "cost", "optimism"}
+FORMS |= {"ranking.tex", "spread.tex"}
+FIGURES = {"accuracy", "differences", "test-curves", "train-test-curves", "baseline-curves", "cost"}
+FIGURES |= {"optimism"}
 
 
 def odd(out: Path, study: str) -> str:

@@ -48,6 +48,15 @@ def test_seeds_that_nobody_planned_count_and_are_named():
     assert any("lr=2 has runs of seeds that are not planned, which count: 7, 8." in p for p in study.problems)
 
 
+def test_each_arm_is_held_against_its_own_seeds():
+    planned = plan(seeds=(1, 2), baseline_seeds=(1, 2, 3, 4))
+    study = assemble("s", planned, [of(arm, seed) for arm in ("lr=1", "lr=2") for seed in (1, 2, 3)])
+    assert [arm.missing for arm in study.arms] == [("seed 4: no run",), ()]
+    assert study.planned == 7  # six were planned, and one came beside them
+    (said,) = (problem for problem in study.problems if "not planned" in problem)
+    assert said.startswith("lr=2 has runs of seeds that are not planned, which count: 3.")
+
+
 def test_without_a_plan_arms_and_their_knobs_come_from_the_runs():
     study = assemble("s", None, [of("depth=34"), of("depth=18"), of("depth=18", 2)])
     assert [(arm.name, dict(arm.values)) for arm in study.arms] == [

@@ -62,9 +62,12 @@ class Served:
 
     def part(self, word: str) -> psutil.Process:
         """The process of that part: the child with the word in its command line."""
-        assert self.process is not None
-        (found,) = [p for p in psutil.Process(self.process.pid).children() if word in " ".join(p.cmdline())]
+        (found,) = self.parts(word)
         return found
+
+    def parts(self, word: str) -> list[psutil.Process]:
+        assert self.process is not None
+        return [p for p in psutil.Process(self.process.pid).children() if word in " ".join(p.cmdline())]
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 90) -> int:
         assert self.process is not None

@@ -127,6 +127,50 @@ def test_who_never_answered_is_not_started_again(tmp_path: Path) -> None:
     assert str(end.value).endswith("ZeroDivisionError: division by zero")
 
 
+def test_who_dies_before_it_answered_with_the_one_it_stands_on_is_started_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    ground = part(tmp_path / "ground", SLEEPS, "ground")
+    upon = part(tmp_path / "upon", "import os, time; os.kill(int(open('ground').read()), 9); 1 / 0", "upon")
+    with Supervisor(said.append) as supervisor:
+        supervisor.add(ground)
+        supervisor.until_up()
+        (tmp_path / "upon/ground").write_text(str(ground.pid))
+        supervisor.add(upon)
+        upon.command = [sys.executable, "-c", SLEEPS]
+        (tmp_path / "ground/up").unlink()
+        supervisor.until_up()
+    assert sorted(said) == [
+        "ground answers again",
+        "ground died (killed by SIGKILL): started again in 0 s",
+        "upon died (ended with code 1): started again in 0 s",
+    ]
+
+
+def test_what_fails_because_a_part_fell_is_done_again_and_nothing_else_is(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def cut_short() -> None:
+        done.append(str(ground.pid))
+        if len(done) == 1:
+            (tmp_path / "up").unlink()
+            os.kill(ground.pid, signal.SIGKILL)
+            raise RunError("connection lost")
+
+    def no_space() -> None:
+        done.append("no space")
+        raise RunError("no space")
+
+    with pytest.raises(RunError, match="no space"), Supervisor(lambda line: None) as supervisor:  # noqa: PT012
+        ground = part(tmp_path, SLEEPS)
+        supervisor.add(ground)
+        supervisor.until_up()
+        supervisor.do(cut_short)
+        supervisor.do(no_space)
+    first, second, *rest = done
+    assert first != second
+    assert rest == ["no space"]
+
+
 def test_parts_stop_in_reverse_order_and_asked_twice_at_once(tmp_path: Path) -> None:
     stopped: list[str] = []
 

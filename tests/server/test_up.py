@@ -89,6 +89,27 @@ def test_a_second_server_on_the_folder_is_refused_by_the_pid_of_the_first(served
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
+def test_it_comes_up_though_postgresql_is_killed_before_there_are_tables(place: Path) -> None:
+    served = Served(place / "early")
+
+    def kill() -> None:
+        wait_until(lambda: served.process and served.parts("open_storage"), 90)  # it makes them
+        served.part("bin/postgres").kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        served.start()
+        killer.join()
+        for said in ("PostgreSQL died (killed by SIGKILL): started again", "PostgreSQL answers again"):
+            assert served.err.count(said) == 1
+        assert optuna.get_all_study_names(served.env["OPTUNA_STORAGE"]) == []
+        assert served.stop() == 0
+    finally:
+        served.kill()
+
+
 class Writer(threading.Thread):
     """Writes one thing after the other, each again until it is acknowledged."""
 

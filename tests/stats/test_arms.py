@@ -13,8 +13,10 @@ from imagenette.stats import (
     Scores,
     Spread,
     mcnemar,
+    off_the_line,
     one_more_seed,
     t_interval,
+    trend,
     two_level,
     unpaired_shares,
 )
@@ -43,7 +45,7 @@ SLEEP = (
 
 def test_welch_and_student_give_what_r_prints_for_students_sleep_data():
     sides = [arm(*hours) for hours in SLEEP]
-    difference = without_images(*sides, Spread.of(sides))
+    difference = without_images(sides[0], sides[1], Spread.of(sides))
     assert round(difference.p, 5) == 0.07939
     assert (round(difference.interval.low, 4), round(difference.interval.high, 4)) == (-3.3655, 0.2055)
     gained = t_interval([b - a for a, b in zip(*SLEEP, strict=True)])
@@ -137,3 +139,39 @@ def test_a_difference_is_odd_in_its_arms_and_its_p_and_interval_agree(seed, runs
     if isinstance(one, Contrast):
         assert (one.p < 0.05) == (0 not in one.interval)
         assert one.freedom <= spread.freedom
+
+
+@given(shares_of, shares_of, st.floats(0.001, 0.2))
+def test_practically_equal_is_scipys_two_one_sided_welch_tests(one, other, margin):
+    assume(np.ptp(one) > 1e-4)
+    assume(np.ptp(other) > 1e-4)
+    first, second = arm(*one), arm(*other)
+    found = without_images(first, second, Spread.of([first, second]))
+    above = ttest_ind(np.array(one) + margin, other, equal_var=False, alternative="greater").pvalue
+    below = ttest_ind(np.array(one) - margin, other, equal_var=False, alternative="less").pvalue
+    assert found.p_beyond(margin) == pytest.approx(max(above, below), rel=1e-6, abs=1e-9)
+
+
+def test_a_trend_is_the_slope_of_a_straight_line_and_its_test_that_of_a_contrast():
+    rng = np.random.default_rng(5)
+    places = [0, 1, 2, 3, 4]
+    arms = [drawn(rng, 0.7 + 0.04 * place, 3, 4000) for place in places]
+    spread = Spread.of(arms)
+    found = trend(arms, places, spread)
+    assert found.value == pytest.approx(np.polyfit(places, [each.mean for each in arms], 1)[0])
+    assert found.p < 1e-4
+    ends = trend([arms[0], arms[4]], [0, 1], spread)  # of two arms it is their difference
+    assert ends == pytest.approx(two_level(arms[4], arms[0], spread))
+    with pytest.raises(ValueError, match="no slope"):
+        trend(arms, [1] * 5, spread)
+
+
+def test_one_arm_off_the_line_is_measured_against_the_line_of_the_others():
+    rng = np.random.default_rng(6)
+    shares = [0.80, 0.82, 0.84, 0.86, 0.70]
+    arms = [drawn(rng, share, 4, 20_000) for share in shares]
+    found = off_the_line(arms, range(5), 4, Spread.of(arms))
+    line = np.poly1d(np.polyfit(range(4), [each.mean for each in arms[:4]], 1))
+    assert found.value == pytest.approx(arms[4].mean - line(4))
+    assert found.value == pytest.approx(-0.18, abs=0.02)
+    assert found.p < 1e-4

@@ -101,7 +101,9 @@ def test_shipped_studies_load_in_both_forms_and_say_why_they_are_there(name):
     assert all(line.startswith("# ") for line in head)
     for form in (full, smoke):
         assert form.objective == "selected/holdout_accuracy"
-        assert len(form.cells) == len(form.arms) * len(form.seeds)
+        extra = len(form.baseline_seeds or form.seeds) - len(form.seeds)
+        assert len(form.cells) == len(form.arms) * len(form.seeds) + extra
+        assert form.margin == (None if form.search else 0.01)
         assert (form.baseline in form.arms) == (form.search is None)
 
 
@@ -117,6 +119,15 @@ def test_smoke_forms_are_tiny_and_their_batches_can_be_filled(name):
         assert 160 <= config.limit <= 640
         assert config.batch_size <= config.limit * (1 - config.holdout)
         check_batches(config, images=config.limit, world_size=1)
+
+
+@pytest.mark.parametrize("name", sorted({*SHIPPED} - {"search"}))
+def test_the_baseline_of_a_shipped_study_has_six_seeds_and_every_other_arm_three(name):
+    study, seeds = load(name), {}
+    for cell in study.cells:
+        seeds.setdefault(cell.arm, []).append(cell.values["seed"])
+    assert seeds == {arm: [1, 2, 3] for arm in study.arms} | {study.baseline: [1, 2, 3, 4, 5, 6]}
+    assert [cell.arm for cell in study.cells] == [arm for arm in study.arms for _ in seeds[arm]]
 
 
 def test_depth_is_the_references_table():
@@ -160,7 +171,18 @@ def test_an_outline_survives_json_and_plans_what_the_definition_plans(name):
     assert outline.base["epochs"] == 7
     for cell in study.cells:
         assert outline.arms[cell.arm] | {"seed": cell.config.seed} == cell.values
+    planned = [(arm, seed) for arm in outline.arms for seed in outline.seeds_of(arm)]
+    assert planned == [(cell.arm, cell.values["seed"]) for cell in study.cells]
+    assert outline.margin == study.margin
     assert load(name, smoke=True).outline().references == {}
+
+
+def test_an_outline_of_before_there_were_seeds_of_the_baseline_reads_as_it_did():
+    now = json.loads(load("depth").outline().model_dump_json())
+    told = {key: value for key, value in now.items() if key not in ("baseline_seeds", "margin", "target")}
+    before = StudyPlan.read(json.dumps(told))
+    assert {before.seeds_of(arm) for arm in before.arms} == {(1, 2, 3)}
+    assert (before.margin, before.target) == (None, None)
 
 
 @pytest.mark.parametrize(("text", "said"), [("{", "invalid json"), ("{}", "name: field required"), ("", "")])
@@ -481,6 +503,30 @@ NOTHING_HELD = "objective=selected/holdout_accuracy: nothing is held out with ho
         ),
         (LOOKING + "lr = {choices = [1]}\n[smoke]\ngrid = {lr = [1]}", "smoke.grid: the study is a [search]"),
         ("baseline = {lr = 1}\n" + LOOKING + "lr = {choices = [1]}", "baseline: a [search] has no arms"),
+        ("margin = 0.01\n" + LOOKING + "lr = {choices = [1]}", "margin: a [search] has no arms"),
+        (
+            "baseline_seeds = [1]\n" + LOOKING + "lr = {choices = [1]}",
+            "baseline_seeds: a [search] has no arms",
+        ),
+        (
+            LOOKING + "lr = {choices = [1]}\n[smoke]\nbaseline_seeds = [1]",
+            "smoke.baseline_seeds: the study is a [search]",
+        ),
+        ("baseline_seeds = [1, 2]\n" + ONE, "baseline_seeds=[1, 2]: no baseline is named"),
+        (
+            "baseline = {lr = 0.1}\nbaseline_seeds = [2, 3]\n" + ONE,
+            "baseline_seeds=[2, 3]: must have all of seeds=[1]",
+        ),
+        (
+            "baseline = {lr = 0.1}\n" + ONE + "[smoke]\nseeds = [4]\nbaseline_seeds = [1]",
+            "smoke.baseline_seeds=[1]: must have all of seeds=[4]",
+        ),
+        ("baseline_seeds = [1, 1]\n" + ONE, "baseline_seeds=[1, 1]: must be distinct"),
+        ("baseline_seeds = 6\n" + ONE, "baseline_seeds=6: must be a valid list"),
+        ("margin = 0\n" + ONE, "margin=0: must be greater than 0"),
+        ("margin = 0.5\n" + ONE, "margin=0.5: must be less than 0.5"),
+        ("margin = nan\n" + ONE, "margin=nan: must be"),
+        ("target = 90\n" + ONE, "target=90: must be less than 1"),
     ],
 )
 def test_a_broken_file_is_refused_in_one_line(study, text, message):
@@ -652,6 +698,23 @@ def test_the_smoke_form_replaces_what_it_names_and_drops_the_references(study):
     assert smoke.references == {}  # what was published is of other data
 
 
+def test_the_baseline_has_seeds_of_its_own_and_a_smoke_form_only_if_it_names_them(study):
+    text = (
+        "baseline = { lr = 0.3 }\nbaseline_seeds = [1, 5]\nmargin = 0.02\ntarget = 0.9\n"
+        + ONE
+        + "[smoke]\nseeds = [4]\n"
+    )
+    full, smoke = load(study(text)), load(study(text), smoke=True)
+    assert [cell.name for cell in full.cells] == ["lr=0.1 seed=1", "lr=0.3 seed=1", "lr=0.3 seed=5"]
+    assert [cell.name for cell in smoke.cells] == ["lr=0.1 seed=4", "lr=0.3 seed=4"]
+    assert (full.outline().margin, full.outline().target) == (0.02, 0.9)
+    own = load(study(text + "baseline_seeds = [3, 4]"), smoke=True)
+    assert [cell.values["seed"] for cell in own.cells] == [4, 3, 4]
+    kept = load(study(text.replace("seeds = [4]", "epochs = 1")), smoke=True)
+    assert kept.baseline_seeds == (1, 5)  # what it does not name stays as it is
+    assert load(study(text.replace("[1, 5]", "[1]"))).baseline_seeds == ()
+
+
 def test_a_study_without_a_smoke_form_says_so(study):
     path = study(GRID)
     assert refusal(path, smoke=True) == f"{path}: smoke: missing: nothing says how to make this study tiny"
@@ -798,4 +861,4 @@ def test_a_wheel_finds_its_studies_inside_the_package_without_heavy_imports(tmp_
         check=True,
     )
     assert said.stdout.split(maxsplit=1)[0] == str(package / "__init__.py")
-    assert said.stdout.split(maxsplit=1)[1].strip() == "['depth'] 15 set()"
+    assert said.stdout.split(maxsplit=1)[1].strip() == "['depth'] 18 set()"

@@ -20,10 +20,12 @@ from optuna.trial import TrialState
 from imagenette.data import open_dataset
 from imagenette.errors import InputError
 from imagenette.results import Status
+from imagenette.study.as_report import study_so_far
 from imagenette.study.definition import load
 from imagenette.study.driver import Plan, run_study
 from imagenette.study.queue import Row
 from imagenette.study.storage import find_queue, open_storage
+from imagenette.tracking.study_plan import StudyPlan
 from tests.study.study_helpers import STUB
 from tests.waiting import wait_until
 
@@ -155,6 +157,28 @@ def test_a_study_from_its_definition_to_its_last_cell(driven: Driven, capfd: pyt
             driven.run(driven.toml(**change))
         assert words in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_a_study_goes_on_with_more_seeds_of_its_baseline(driven: Driven):
+    path = driven.toml()
+    assert driven.run(path) == 0
+    assert len(driven.began()) == 4
+    named = "seeds = [1, 2]\nbaseline = { lr = 0.2 }\nbaseline_seeds = [1, 2, 3, 4]\nmargin = 0.02"
+    path.write_text(path.read_text().replace("seeds = [1, 2]", named))
+    assert driven.run(path) == 0
+    assert driven.began()[2:] == [f"lr=0.2 seed={seed}" for seed in (1, 2, 3, 4)]
+    parent = driven.parent()
+    assert "**6 of 6 cells done**" in parent.data.tags["mlflow.note.content"]
+    assert parent.data.params["baseline_seeds"] == "1, 2, 3, 4"
+    outline = driven.client.download_artifacts(parent.info.run_id, "study/outline.json")
+    plan = StudyPlan.read(Path(outline).read_text())
+    assert (plan.seeds_of("lr=0.1"), plan.seeds_of("lr=0.2")) == ((1, 2), (1, 2, 3, 4))
+    assert plan.margin == 0.02
+    arms = {arm.name: arm for arm in study_so_far(plan, driven.rows()).arms}
+    assert {name: (len(arm.runs), arm.missing) for name, arm in arms.items()} == {
+        "lr=0.1": (2, ()),
+        "lr=0.2": (4, ()),
+    }
 
 
 def test_failures_are_named_everywhere_and_can_be_run_again(

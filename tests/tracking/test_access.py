@@ -74,6 +74,19 @@ def test_what_will_take_no_record_is_named_before_the_training(
         assert words in refusal(uri)
 
 
+def test_one_request_tells_whether_records_will_be_taken(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    with front(server.uri, instead=asked.append) as uri:
+        check_alive(uri)
+        assert [path.partition("?")[0] for path in asked] == ["/api/2.0/mlflow/experiments/search"]
+        asked.clear()
+        monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "a plugin that alone can log in")
+        check_alive(uri)
+        assert asked == ["/health"]
+
+
 def test_a_proxy_in_the_way_names_no_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with front(server.uri, instead=lambda path: (403, "text/html", PAGE)) as proxy:
         monkeypatch.setenv("http_proxy", proxy)

@@ -27,19 +27,21 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("status", "unsynced", "code"),
+    ("status", "unsynced", "offline", "code"),
     [
-        ("finished", 0, 0),
-        ("finished", 3, 74),
-        ("preempted", 0, 75),
-        ("preempted", 2, 75),
-        ("failed", 0, 1),
-        ("diverged", 1, 1),
+        ("finished", 0, False, 0),
+        ("finished", 3, False, 74),
+        ("finished", 3, True, 0),
+        ("pruned", 3, True, 0),
+        ("preempted", 0, False, 75),
+        ("preempted", 2, True, 75),
+        ("failed", 0, False, 1),
+        ("diverged", 1, True, 1),
     ],
 )
-def test_exit_codes(status, unsynced, code, tmp_path):
+def test_exit_codes(status, unsynced, offline, code, tmp_path):
     result = Result(status=Status(status), unsynced=unsynced, metrics={"final/test_accuracy": 0.5})
-    assert result.exit_code == code
+    assert result.exit_code(offline=offline) == code
     result.write(tmp_path)
     assert Result.read(tmp_path) == result
 
