@@ -63,7 +63,7 @@ def up(where: Path, *, port: int, dashboard_port: int, form: Form, report: Print
 
         folder.remember_port(port)
         report(f"MLflow at http://127.0.0.1:{port}")
-        if runs := views.link_on(f"http://127.0.0.1:{port}", EXPERIMENT):
+        if runs := views.link_here(f"http://127.0.0.1:{port}", EXPERIMENT):
             report(f"all runs: {runs}")
         if programs.has_dashboard():
             report(f"Optuna's dashboard at http://127.0.0.1:{dashboard_port}")

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from imagenette.results import SELECTED
 from imagenette.tracking.client import quoted
@@ -34,7 +34,7 @@ def leaderboard() -> str:
     """Finished trainings, the most accurate first: the state of MLflow's page as it keeps it."""
     return _state(
         where="attributes.status = 'FINISHED' and tags.role != 'study' and tags.role != 'launcher'",
-        columns=[_metric(SELECTED), _metric("selected/epoch"), *map(_param, _COMPARED)],
+        columns=[_metric(SELECTED), *map(_param, _COMPARED)],
     )
 
 
@@ -81,11 +81,12 @@ def link(uri: str, experiment_id: str, key: str = LEADERBOARD) -> str | None:
     return _page(uri, path(experiment_id, key))
 
 
-def link_on(uri: str, experiment: str) -> str | None:
-    """The address of an experiment's leaderboard; None where the server does not know it yet. Costs no import
-    of MLflow."""
+def link_here(uri: str, experiment: str) -> str | None:
+    """The address of an experiment's leaderboard on a server of this machine; None where it does not know the
+    experiment yet. Costs no import of MLflow."""
     query = f"api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(experiment)}"
-    with suppress(OSError, ValueError, KeyError), urlopen(f"{uri.rstrip('/')}/{query}", timeout=5) as answer:
+    direct = build_opener(ProxyHandler({}))
+    with suppress(OSError, ValueError, KeyError), direct.open(f"{uri}/{query}", timeout=5) as answer:
         return link(uri, json.load(answer)["experiment"]["experiment_id"])
     return None
 
