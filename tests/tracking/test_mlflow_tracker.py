@@ -20,6 +20,7 @@ from mlflow.entities import Run
 
 from imagenette.errors import InputError, RunError
 from imagenette.results import Status
+from imagenette.tracking import views
 from imagenette.tracking.outbox import Outbox, read_card, read_refused
 from imagenette.tracking.sync import end_lost, sync
 from tests.tracking.tracking_helpers import Server, epoch, open_run, small_card
@@ -72,6 +73,24 @@ def test_a_run_carries_all_it_was_told(server: Server, tmp_path: Path) -> None:
     assert (data.dataset.name, data.dataset.digest) == ("digits", "01234567")
     listed = MlflowClient(server.uri).list_artifacts(run.info.run_id, "figures")
     assert [f.path for f in listed] == ["figures/elsewhere.txt"]
+
+
+def test_a_run_knows_its_pages_and_its_experiment_opens_on_the_leaderboard(
+    server: Server, tmp_path: Path
+) -> None:
+    tracker = open_run(tmp_path, server.uri)
+    tracker.log(epoch(1))
+    run = the_run(tmp_path, server.uri)
+    experiment = MlflowClient(server.uri).get_experiment(run.info.experiment_id)
+    page, board = tracker.pages
+    assert page.endswith(f"/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}")
+    assert board == views.link_here(server.uri, experiment.name)
+    assert experiment.tags["mlflow.sharedViewState.leaderboard"] == views.leaderboard()
+    tracker.result({"best/test_accuracy": 0.5})
+    tracker.close(Status.FINISHED)
+    [point] = MlflowClient(server.uri).get_metric_history(run.info.run_id, "best/test_accuracy")
+    assert point.step == 0  # drawn as a bar, not as a line of one dot
+    assert views.link_here(server.uri, "no such experiment") is None
 
 
 def test_records_sent_again_are_stored_once(server: Server, tmp_path: Path) -> None:
