@@ -281,13 +281,13 @@ class Soak:
 
     def addresses(self) -> dict[str, str]:
         """What `imagenette server` prints for a shell once it is up."""
-        for _ in range(240):
+        for _ in range(600):
             time.sleep(0.5)
             said = (self.logs / "server.log").read_text("utf-8")
             found = dict(re.findall(r"^export (\w+)='?([^'\n]+)", said, re.MULTILINE))
             if len(found) == 2:
                 return found
-        raise TimeoutError(f"no server within two minutes: see {self.logs}")
+        raise TimeoutError(f"no server within five minutes: see {self.logs}")
 
     def look(self) -> None:
         """Everything is up and at rest: what is there of all that was acknowledged?"""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from imagenette.cli.options import Verb, flag, given, spell_out
-from imagenette.errors import hide_secrets
+from imagenette.errors import EXIT_DONE, hide_secrets
 
 if TYPE_CHECKING:
     from imagenette.tracking.study_plan import StudyPlan
@@ -34,6 +34,7 @@ _STORAGE = click.option(
 @flag("--smoke", help="The study's tiny form.")
 @click.option("--label", help="Appended to the study's name, so that two forms of it can stand side by side.")
 @_STORAGE
+@flag("--plan", help="Only say what it will take, and how small a difference it can find.")
 @flag("--retry-failed", help="Also run failed cells again.")
 @click.option(
     "--output",
@@ -53,6 +54,7 @@ def study(
     smoke: bool,
     label: str | None,
     storage: str | None,
+    plan: bool,
     retry_failed: bool,
     output: Path,
     grace: float,
@@ -62,28 +64,38 @@ def study(
 
     Each cell of the grid, with each seed, is one trial in Optuna and one run in MLflow under the study's
     parent run. Machines may share a study: same command, same --storage (PostgreSQL), same MLflow. Knobs
-    given here override the study's base for every cell.
+    given here override the study's base for every cell. With --plan nothing is trained and nothing written.
 
     Exit codes: 0 every cell is done; 1 some failed; 2 wrong usage or input; 74 done, but the tracking server
     still lacks something; 75 stopped on request: the same command goes on.
     """
     from imagenette.study.definition import load
-    from imagenette.study.driver import Plan, run_study
     from imagenette.study.storage import resolve_storage
     from imagenette.tracking import environment
 
     definition = load(name, overrides=given(knobs), smoke=smoke, label=label)
-    plan = Plan(
-        storage=resolve_storage(storage),
-        workers=workers,
-        tracking_uri=environment.tracking_uri(),
-        experiment=environment.experiment_name(),
+    places: dict[str, Any] = {
+        "storage": resolve_storage(storage),
+        "workers": workers,
+        "tracking_uri": environment.tracking_uri(),
+        "experiment": environment.experiment_name(),
+    }
+    if plan:
+        from imagenette.study.forecast import show_forecast
+
+        show_forecast(definition, **places)
+        return EXIT_DONE
+    from imagenette.study.driver import run_study
+    from imagenette.study.start import Plan
+
+    how = Plan(
+        **places,
         runs=environment.lasting(output),
         retry_failed=retry_failed,
         grace=grace,
         again=_again(),
     )
-    return run_study(definition, plan)
+    return run_study(definition, how)
 
 
 def _again() -> str:

@@ -12,7 +12,8 @@ from imagenette.report.conclusions import conclusions, with_our_seeds
 from imagenette.report.findings import Findings
 from imagenette.report.study import Study
 from imagenette.report.style import SavedFigure
-from imagenette.report.tables import Table, arms_table, comparisons_table, ranking_table, spread_table
+from imagenette.report.table import Table
+from imagenette.report.tables import TABLES
 from imagenette.results import BEST
 from imagenette.stats import Spread
 
@@ -39,10 +40,7 @@ class StudyReport:
         """Everything but the figures."""
         comparisons = compare(study)
         findings = Findings.of(study, comparisons)
-        tables = [arms_table(study)] if study.arms else []
-        if comparisons:
-            tables.append(comparisons_table(study, comparisons))
-        tables += [make(study, findings) for make in (ranking_table, spread_table) if findings.spreads]
+        made = (table(study, comparisons, findings) for table in TABLES.values())
         public = cls.of(published) if published else None
         if public:
             spread = Spread.of(list(scores(replace(study, metric=BEST)).values()))
@@ -52,7 +50,7 @@ class StudyReport:
             comparisons=comparisons,
             findings=findings,
             conclusions=conclusions(study, comparisons, findings),
-            tables=tables,
+            tables=[table for table in made if table],
             published=public,
             address=address,
         )

@@ -1,101 +1,21 @@
-"""A study's tables for reading: text cells, in Markdown, LaTeX and HTML. Pure functions of the study. What is
-missing is shown as missing."""
+"""A study's tables for reading. Pure functions of the study; what is missing is shown as missing."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imagenette.report.compare import Comparison
 from imagenette.report.conclusions import p_value, points
 from imagenette.report.findings import Findings
+from imagenette.report.findings_tables import ranking_table, spread_table
 from imagenette.report.study import Arm, Study
+from imagenette.report.table import MISSING, Cell, Table, absent, number_cell
 from imagenette.results import BEST, METRICS, SELECTED, TEST_ACCURACIES
 from imagenette.stats import LEVEL, one_more_seed, unpaired_shares
 
 if TYPE_CHECKING:
     from imagenette.stats import Interval
-
-MISSING = "missing"
-
-
-@dataclass(frozen=True)
-class Cell:
-    text: str
-    value: float | str | None = None
-    """What a column is sorted by; None = the text."""
-    detail: str = ""
-    """The rest of the text: on a page below it, elsewhere after it."""
-    hint: str = ""
-    """More, for whoever points at it."""
-
-    def __str__(self) -> str:
-        return f"{self.text} {self.detail}".strip()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Columns of text with what each is sorted by."""
-
-    name: str
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    note: str = ""
-
-    def markdown(self) -> str:
-        head, *rows = ([plain(str(cell)) for cell in row] for row in (self.columns, *self.rows))
-        lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-    def latex(self) -> str:
-        """For `\\usepackage{booktabs}`."""
-        import pandas as pd
-
-        rows = [[_latex(str(cell)) for cell in row] for row in self.rows]
-        return str(
-            pd.DataFrame(rows, columns=list(map(_latex, self.columns))).to_latex(
-                index=False,
-                escape=False,
-                caption=_latex(self.caption),
-                label=f"tab:{re.sub(r'[^A-Za-z0-9-]', '-', self.name)}",
-                column_format="l" + "r" * (len(self.columns) - 1),
-                position="htbp",
-            )
-        )
-
-
-def plain(text: str) -> str:
-    """As Markdown: no line breaks, and nothing that it would take for markup, a table's edge or a link."""
-    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
-
-
-_MARKUP = re.compile(
-    r"([\\*<>`|$&~]|(?<=\])[(\[]|(?<![^\W_])_|_(?![^\W_])"  # anywhere; an underscore inside a word is one
-    r"|^[#=]|^[-+](?=\s|$)|(?<=^\d)[.)](?=\s|$)|(?<=^\d\d)[.)](?=\s|$)|^-(?=-))"  # at its beginning
-)
-
-
-_LATEX = {
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "±": r"$\pm$",
-    "\N{MINUS SIGN}": "$-$",
-    "[": "{[}",  # after \\ [ means something
-}
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
-
-
-# -- of a study ---------------------------------------------------------------------------------------
 
 
 def arms_table(study: Study, *, so_far: bool = False) -> Table:
@@ -190,79 +110,9 @@ def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
     )
 
 
-def ranking_table(study: Study, findings: Findings) -> Table:
-    """A row an arm: whether it may be the best, and what its accuracy costs."""
-    goal = f"{100 * findings.target:.4g} %" if findings.target else ""
-    cost = {f"epochs to {goal}": "epochs", f"minutes to {goal}": "seconds"} if goal else {}
-
-    def row(place: int, arm: Arm) -> tuple[Cell, ...]:
-        mean = arm.estimate(study.metric).mean
-        reached = findings.reached.get(arm.name)
-        some = f"{reached.runs} of {len(arm.runs)} runs" if reached and reached.runs < len(arm.runs) else ""
-        known = [getattr(reached, what) for what in cost.values()]
-        return (
-            Cell(arm.name, place),
-            _number(mean, 100, "{:.2f}"),
-            Cell("yes" if arm.name in findings.best else "no"),
-            _number(findings.chances.get(arm.name), 100, "{:.0f}"),
-            *(
-                replace(_number(value, 1 if what == "epochs" else 1 / 60, "{:.1f}"), detail=some)
-                if value is not None
-                else _none("not reached")
-                for what, value in zip(cost.values(), known, strict=True)
-            ),
-            *([Cell("yes" if arm.name in findings.front else "no")] if findings.front else []),
-        )
-
-    return Table(
-        name=f"{study.name}-ranking",
-        caption=f"{study.title}: the best, and what it costs",
-        columns=(
-            *("arm", f"{METRICS[study.metric]}, %", "may be the best", "best in % of draws"),
-            *cost,
-            *(["none faster and better"] if findings.front else []),
-        ),
-        rows=tuple(row(n, arm) for n, arm in enumerate(study.ranked) if arm.name in findings.spreads),
-        note="May be the best: no other arm shows it to be worse (95 %, one-sided, corrected over the "
-        "others). Draws: means for new seeds and new images."
-        + (
-            f" To {goal}: the first epoch whose test accuracy is that high, mean over runs"
-            f"{'' if study.target else '; the greatest whole per cent that every run reached'}."
-            if goal
-            else ""
-        ),
-    )
-
-
-def spread_table(study: Study, findings: Findings) -> Table:
-    """A row an arm: what its runs scatter by."""
-
-    def row(place: int, arm: Arm) -> tuple[Cell, ...]:
-        parts = findings.spreads[arm.name]
-        low = "below what tosses alone give: luck" if parts.too_low else ""
-        return (
-            Cell(arm.name, place),
-            Cell(str(len(arm.shares(study.metric)))),
-            replace(_number(parts.measured, 100, "{:.2f}"), detail=low),
-            _number(parts.flips, 100, "{:.2f}"),
-            _number(parts.seeds, 100, "{:.2f}"),
-            _number(parts.images, 100, "{:.2f}"),
-        )
-
-    return Table(
-        name=f"{study.name}-spread",
-        caption=f"{study.title}: what runs scatter by, standard deviations in points",
-        columns=("arm", "runs", "of runs", "tosses of single images", "whole seeds", "mean, over new images"),
-        rows=tuple(row(n, arm) for n, arm in enumerate(study.ranked) if arm.name in findings.spreads),
-        note="Of runs: measured over seeds. Tosses: what it would be if each image were right or wrong by "
-        "itself, as often as it is; no arm can scatter less for long. Whole seeds: what is left, seeds that "
-        "are better or worse throughout.",
-    )
-
-
 def _errors(each: Comparison) -> Cell:
     if each.seeds is None or each.images is None:
-        return _none("images alone")
+        return absent("images alone")
     unpaired = "" if each.paired else "unpaired"
     return Cell(f"{100 * each.seeds:.2f}, {100 * each.images:.2f}", each.seeds, detail=unpaired)
 
@@ -271,7 +121,7 @@ def _accuracy(metric: str, *, intervals: bool) -> Callable[[Arm], Cell]:
     def cell(arm: Arm) -> Cell:
         estimate = arm.estimate(metric)
         if estimate.mean is None:
-            return _none()
+            return absent()
         shares = [(run.seed, share) for run in arm.runs if (share := run.share(metric)) is not None]
         spread = f" ± {100 * estimate.sd:.2f}" if estimate.sd is not None else ""
         span = estimate.interval if intervals else None
@@ -305,11 +155,11 @@ def _by_state(missing: Sequence[str]) -> str:
 
 
 def _mean(what: str, unit: float, form: str) -> Callable[[Arm], Cell]:
-    return lambda arm: _number(arm.mean(what), unit, form)
+    return lambda arm: number_cell(arm.mean(what), unit, form)
 
 
 def _published(key: str, unit: float, form: str) -> Callable[[Arm], Cell]:
-    return lambda arm: _number(arm.reference.get(key), unit, form)
+    return lambda arm: number_cell(arm.reference.get(key), unit, form)
 
 
 def compatible(arm: Arm, other_conditions: str) -> Cell:
@@ -318,7 +168,7 @@ def compatible(arm: Arm, other_conditions: str) -> Cell:
     value, ours = arm.reference.get(BEST), arm.shares(BEST)
     images = next((run.test_images for run in arm.runs if run.test_images), None)
     if value is None or not ours or (len(ours) == 1 and not images):
-        return _none("")
+        return absent("")
     if other_conditions:
         return Cell("not comparable", hint=other_conditions)
     if len(ours) > 1:
@@ -333,13 +183,9 @@ def compatible(arm: Arm, other_conditions: str) -> Cell:
     return Cell(where, hint=f"{how}: {p_value(test.p)}")
 
 
-def _number(value: float | None, unit: float, form: str) -> Cell:
-    return _none() if value is None else Cell(form.format(value * unit), value)
-
-
 def device(arm: Arm) -> Cell:
     devices = dict.fromkeys(run.tags["device"] for run in arm.runs if run.tags.get("device"))
-    return Cell(", ".join(devices)) if devices else _none()
+    return Cell(", ".join(devices)) if devices else absent()
 
 
 def difference(value: float, interval: Interval | None) -> Cell:
@@ -353,8 +199,15 @@ def _minus(text: str) -> str:
 
 
 def _p(p: float | None, none: str = MISSING) -> Cell:
-    return _none(none) if p is None else Cell(p_value(p).removeprefix("p = ").removeprefix("p "), p)
+    return absent(none) if p is None else Cell(p_value(p).removeprefix("p = ").removeprefix("p "), p)
 
 
-def _none(word: str = MISSING) -> Cell:
-    return Cell(word, "")
+Maker = Callable[[Study, Sequence[Comparison], Findings], Table | None]
+TABLES: dict[str, Maker] = {
+    "arms": lambda study, _, __: arms_table(study) if study.arms else None,
+    "comparisons": lambda study, found, _: comparisons_table(study, found) if found else None,
+    "ranking": lambda study, _, more: ranking_table(study, more) if more.spreads else None,
+    "spread": lambda study, _, more: spread_table(study, more) if more.spreads else None,
+}
+"""Those of a report, in its order, under what `Table.name` has after the study's, which is also their files'
+name. None: this study has nothing to show there."""

@@ -15,7 +15,8 @@ from imagenette.report.conclusions import method
 from imagenette.report.csv_tables import arms_csv, comparisons_csv, runs_csv
 from imagenette.report.figures import NAMES, draw_all
 from imagenette.report.study_report import StudyReport
-from imagenette.report.tables import plain
+from imagenette.report.table import plain
+from imagenette.report.tables import TABLES
 
 if TYPE_CHECKING:
     from imagenette.report.reader import Champion
@@ -55,8 +56,8 @@ def write_study(
 
 _ALL = {
     *(f"figures/{name}.{kind}" for name in NAMES for kind in ("svg", "pdf", "png")),
-    *(f"{name}.csv" for name in ("arms", "comparisons")),
-    *(f"{name}.tex" for name in ("arms", "comparisons", "ranking", "spread")),
+    *(f"{name}.tex" for name in TABLES),
+    *("arms.csv", "comparisons.csv"),
 }
 
 

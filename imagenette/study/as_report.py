@@ -19,7 +19,8 @@ from imagenette.report.assemble import assemble
 from imagenette.report.figures import MOST_ARMS, accuracy
 from imagenette.report.runs import TrackedRun
 from imagenette.report.study import Study
-from imagenette.report.tables import arms_table, plain
+from imagenette.report.table import plain
+from imagenette.report.tables import arms_table
 from imagenette.results import METRICS, SELECTED_HOLDOUT, Status, split_of
 from imagenette.study.table import cell_name, how_far, is_done, reason, state_with_reason
 from imagenette.tracking.study_plan import StudyPlan

@@ -5,11 +5,17 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
+from imagenette.config import resolve
+from imagenette.data import open_dataset
+from imagenette.training import train
+from imagenette.training.distributed import join
+from imagenette.training.loop import fit
 from tests.data.small_sets import pack, small_set
 
 KNOBS = {"epochs": 1, "size": 32, "batch_size": 32, "limit": 307, "precision": "float32"}
@@ -18,30 +24,30 @@ KNOBS |= {"optimizer": "sgd", "lr": 0.01}  # Muon makes weak directions of a gra
 ODD = {"drop_last": False}  # the last batch of 19 images is shared out as 9 and 10
 
 RANK = """
-import json, sys, torch
-from dataclasses import asdict
-from imagenette.training import train
-from imagenette.config import resolve
-from imagenette.data import open_dataset
-from imagenette.training.distributed import join
-from imagenette.training.loop import fit
-
-knobs, out = json.loads(sys.argv[1]), sys.argv[2]
-config = resolve(knobs)
-dataset = open_dataset(config.data)
-with join("cpu") as world:
-    task = train.make_task(config, dataset, world)
-    state = train.make_state(config, len(dataset.classes), world)
-    for epoch, predictions in fit(state, task, world):
-        pass
-    if world.first:
-        said = {name: getattr(predictions, name).tolist() for name in ("label", "predicted")}
-        torch.save({"net": state.net.state_dict(), "epoch": asdict(epoch), **said}, out)
+import json, sys
+from tests.integration.test_processes import rank
+rank(json.loads(sys.argv[1]), sys.argv[2])
 """
+
+
+def rank(knobs: dict[str, object], out: str | Path) -> None:
+    """Train as the rank that the environment makes of this process; rank 0 saves what it has."""
+    config = resolve(knobs)
+    dataset = open_dataset(config.data)
+    with join("cpu") as world:
+        task = train.make_task(config, dataset, world)
+        state = train.make_state(config, len(dataset.classes), world)
+        ((epoch, predictions),) = fit(state, task, world)
+        if world.first:
+            said = {name: getattr(predictions, name).tolist() for name in ("label", "predicted")}
+            torch.save({"net": state.net.state_dict(), "epoch": asdict(epoch), **said}, out)
 
 
 def train_with(processes: int, out: Path, **knobs: object) -> dict[str, object]:
     """The weights, metrics and predictions of rank 0 after training on so many processes."""
+    if processes == 1:
+        rank(KNOBS | knobs, out)
+        return torch.load(out, weights_only=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -51,15 +57,16 @@ def train_with(processes: int, out: Path, **knobs: object) -> dict[str, object]:
     ranks = [
         subprocess.Popen(
             command,
-            env=os.environ | world | ({"RANK": str(r), "LOCAL_RANK": str(r)} if processes > 1 else {}),
+            cwd=Path(__file__).parents[2],
+            env=os.environ | world | {"RANK": str(r), "LOCAL_RANK": str(r)},
             stderr=subprocess.PIPE,
             text=True,
         )
         for r in range(processes)
     ]
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=120)
-        assert rank.returncode == 0, errors
+    for process in ranks:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
     return torch.load(out, weights_only=True)
 
 

@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from imagenette.artifacts import read_table
+from imagenette.report.tables import TABLES
 from imagenette.report.write import BEGIN, END
 from tests.report.conftest import Report
 from tests.report.store import DATA, IMAGES, Store, outline
@@ -36,6 +37,7 @@ def odd(out: Path, study: str) -> str:
 def test_a_study_in_every_form(made: Path):
     folder = made / "decay"
     assert {path.name for path in folder.iterdir()} == {*FORMS, "figures"}
+    assert [f"{name}.tex" for name in TABLES] == sorted(name for name in FORMS if name.endswith(".tex"))
     assert {path.name for path in (folder / "figures").iterdir()} == {
         f"{name}.{kind}" for name in FIGURES for kind in ("svg", "pdf", "png")
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -166,20 +167,20 @@ def test_an_address_is_kept_and_shown_without_its_password(address: str, kept: s
 
 
 def test_a_stop_does_not_wait_for_a_server_that_hangs(server: Server, tmp_path: Path) -> None:
-    hanging = False
+    answering = threading.Event()
+    answering.set()
 
     def instead(path: str) -> Answer | None:
-        if hanging:
-            time.sleep(12)
+        answering.wait(12)
         return None
 
     with front(server.uri, instead=instead) as uri:
         tracker = MlflowTracker(tmp_path / "out", small_card(), tracking_uri=uri, offline=False)
-        hanging = True
+        answering.clear()
         began = time.monotonic()
         assert not tracker.opened(within=0.5)
         assert time.monotonic() - began < 8
-        hanging = False
+        answering.set()
         assert tracker.opened(within=60)
         tracker.close(Status.PREEMPTED)
 

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from imagenette.report.tables import Cell, Table, plain
+from imagenette.report.table import Cell, Table, plain
 
 HOSTILE = st.text(alphabet="ab1 _*~`$&|<>[]()!#+-=.\\:\\n;", max_size=30)
 

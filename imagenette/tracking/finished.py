@@ -1,0 +1,91 @@
+"""Finished runs of an experiment as a plan for more of them needs them: what was trained, how long it took,
+what it reached. Reads the tracking server, and makes nothing there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagenette.config import Config, from_params
+from imagenette.errors import RunError
+from imagenette.results import SELECTED
+from imagenette.tracking.client import check_alive, connect, one_line, pages, resolve_uri
+from imagenette.tracking.eligibility import FINISHED_RUNS, unfit
+from imagenette.tracking.environment import outer_experiment_id
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_BESIDE = 300.0
+"""Seconds that a run may take beside its epochs: to begin, to be held up, to end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """One training that came to its end."""
+
+    config: Config
+    seconds: float
+    """From its start to its end, without what it lay stopped in between."""
+    device: str
+    accuracy: float
+    """On the test images, of the selected epoch."""
+    train_images: int | None
+    """Of the whole data set, `limit` and holdout included; None where the run does not tell."""
+    test_images: int | None
+
+
+def finished_runs(tracking_uri: str | None, experiment: str) -> list[FinishedRun]:
+    """The oldest first; none where the experiment is not there. RunError of one line, within seconds, without
+    the server."""
+    uri = resolve_uri(tracking_uri)
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():  # MLflow would make it
+        raise RunError(f"there is no {path.name} yet")
+    check_alive(uri, timeout=2, advice="start it")
+    with one_line(uri):
+        client = connect(uri)
+        outer = outer_experiment_id()
+        found = client.get_experiment(outer) if outer else client.get_experiment_by_name(experiment)
+        if found is None:
+            return []
+        order = ["attributes.start_time ASC"]
+        runs = pages(
+            lambda token: client.search_runs(
+                [found.experiment_id], FINISHED_RUNS, order_by=order, page_token=token
+            )
+        )
+        return [known for run in runs if (known := _finished(run))]
+
+
+def _finished(run: Run) -> FinishedRun | None:
+    """None for a run that does not count, or is of knobs that there are no more."""
+    config = None if unfit(run) else from_params(run.data.params)
+    if config is None or run.info.end_time is None:
+        return None
+    seconds = (run.info.end_time - run.info.start_time) / 1000
+    if each := run.data.metrics.get("speed/epoch_seconds"):  # of the last epoch, which is the dearest
+        seconds = min(seconds, config.epochs * each + _BESIDE)
+    images = _profile(run)
+    return FinishedRun(
+        config=config,
+        seconds=seconds,
+        device=run.data.tags.get("device", "an unknown device"),
+        accuracy=run.data.metrics[SELECTED],
+        train_images=images.get("train_images"),
+        test_images=images.get("test_images"),
+    )
+
+
+def _profile(run: Run) -> dict[str, int]:
+    """Numbers of the data set, as the run was given it."""
+    for item in run.inputs.dataset_inputs if run.inputs else ():
+        try:
+            told = json.loads(item.dataset.profile or "{}")
+        except ValueError:
+            continue
+        if isinstance(told, dict):
+            return {key: value for key, value in told.items() if isinstance(value, int) and value > 0}
+    return {}
