@@ -5,6 +5,7 @@ Pure functions of a run's history. Knows neither files nor MLflow.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal, get_args
@@ -144,8 +145,21 @@ def describe(
     ]
     table = "\n".join(f"| {name} | {100 * metrics[key]:.2f} % | {epoch} |" for name, key, epoch in rows)
     return (
-        f"{network}, `recipe={config.recipe}`, {config.epochs} epochs at {config.size} px, "
-        f"seed {config.seed}: one run, {seconds / 60:.1f} min.\n\n"
-        f"| test accuracy ({test_images} images) | | epoch |\n| --- | --- | --- |\n{table}\n\n"
-        f"```\n{reproduce}\n```\n"
+        f"**{100 * metrics[SELECTED]:.2f} %** of {test_images} test images right: {network}, "
+        f"`recipe={config.recipe}`, {config.epochs} epochs at {config.size} px, seed {config.seed}; one run, "
+        f"{seconds / 60:.1f} min.\n\n"
+        f"| test accuracy | | epoch |\n| --- | --- | --- |\n{table}\n\n"
+        f"```\n{on_lines(reproduce)}\n```\n"
     )
+
+
+def on_lines(command: str, *, width: int = 88) -> str:
+    """A shell's command broken between its words, so that a page need not be wider; it can be pasted as it
+    is."""
+    lines: list[str] = []
+    for word in re.findall(r"(?:'[^']*'|[^\s'])+", command):  # as shlex.join quotes
+        if lines and len(lines[-1]) + len(word) < width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(f"    {word}" if lines else word)
+    return " \\\n".join(lines)

@@ -101,6 +101,8 @@ def _print_end(job: Job, result: Result) -> None:
             err=True,
         )
     click.echo(f"{result.status}: run {result.run_id or '(not yet on a server)'} in {output}", err=True)
+    for what, page in zip(("the run", "all runs"), result.pages, strict=False):
+        click.echo(f"{what}: {page}", err=True)
 
 
 @click.command(cls=Verb, knobs=True, short_help="Training speed against the machine's own limit.")

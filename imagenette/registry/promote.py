@@ -13,7 +13,7 @@ from imagenette.registry.candidates import METRICS, Candidate, examine, named, r
 from imagenette.registry.gate import Entry, Gate, Verdict, judge
 from imagenette.registry.lineage import opened
 from imagenette.registry.versions import Standing, Versions
-from imagenette.results import SELECTED, summary_of
+from imagenette.results import SELECTED, on_lines, summary_of
 from imagenette.tracking.address import CHAMPION, NAME, Address
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.outer_run import outer_run
@@ -231,7 +231,7 @@ def _describe(candidate: Candidate, verdict: Verdict) -> str:
         f"**{run.info.run_name}**, run `{run.info.run_id}`, study {tags.get('study', 'none')}, {commit}.\n\n"
         f"Chosen by {evidence.metric} = {evidence.value:.4f}; {metrics[SELECTED]:.2%} of "
         f"{len(evidence.correct):,} test images right. Promoted because: {verdict.reason}.\n\n"
-        f"```\n{tags.get('reproduce', '')}\n```\n"
+        f"```\n{on_lines(tags.get('reproduce', ''))}\n```\n"
     )
 
 

@@ -22,6 +22,8 @@ from imagenette.server import postgres, programs
 from imagenette.server.folder import Folder, Form
 from imagenette.server.leftovers import end_leftovers
 from imagenette.server.supervisor import Supervisor
+from imagenette.tracking import views
+from imagenette.tracking.environment import EXPERIMENT
 
 Print = Callable[[str], None]
 
@@ -61,6 +63,8 @@ def up(where: Path, *, port: int, dashboard_port: int, form: Form, report: Print
 
         folder.remember_port(port)
         report(f"MLflow at http://127.0.0.1:{port}")
+        if runs := views.link_here(f"http://127.0.0.1:{port}", EXPERIMENT):
+            report(f"all runs: {runs}")
         if programs.has_dashboard():
             report(f"Optuna's dashboard at http://127.0.0.1:{dashboard_port}")
         else:

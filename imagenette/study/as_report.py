@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from imagenette.study.queue import Row
 
-LIMIT = 7900
-"""Characters of a description: MLflow cuts a tag at 8000, in the middle of a line."""
+LIMIT = 7500
+"""Characters of a description below its links: MLflow cuts a tag at 8000, in the middle of a line."""
 _FAILED = 8  # failed cells that a description names
 
 

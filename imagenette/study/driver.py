@@ -66,7 +66,7 @@ def run_study(definition: Definition, plan: Plan) -> int:
         drive = Drive(definition, plan, ledger, Page(definition, parent, folder), lambda: bool(stopping))
         try:
             reuse(ledger, parent, digests)
-            announce(definition, plan, queue.rows(), folder)
+            announce(definition, plan, queue.rows(), folder, page=parent.page)
             drive.run([order(definition, plan, share, parent, folder) for share in shares], folder)
         except RunError as error:  # a server stayed away; what is done is done, and the rest can go on
             print(f"imagenette: {error}", file=sys.stderr)
@@ -167,4 +167,6 @@ class Drive:
             print(f"imagenette: the tracking server lacks records of this study: {remedy}", file=sys.stderr)
             code = EXIT_UNSYNCED
         print(f"imagenette: {last}" if code else last, file=sys.stderr)
+        if page.parent.page:
+            print(f"its runs: {page.parent.page}", file=sys.stderr)
         return code

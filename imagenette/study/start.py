@@ -117,11 +117,15 @@ def reuse(ledger: Ledger, parent: StudyRun, digests: Mapping[str, str]) -> None:
                 ledger.close(row, Result(status=Status.FINISHED, metrics=metrics, run_id=run_id))
 
 
-def announce(definition: Definition, plan: Plan, rows: Sequence[Row], folder: Path) -> None:
+def announce(
+    definition: Definition, plan: Plan, rows: Sequence[Row], folder: Path, *, page: str | None
+) -> None:
     left = sum(not row.ended for row in rows)
     what = "trials" if definition.search else "cells"
     who = f"{plan.workers} worker{'s' * (plan.workers > 1)}"
     print(f"{definition.name}: {left} of {len(rows)} {what} to go, {who}, runs in {folder}", file=sys.stderr)
+    if page:
+        print(f"{definition.name}: its runs in MLflow: {page}", file=sys.stderr)
     if definition.reads_test:
         warning = f"the objective {definition.objective} is measured on the test set: it flatters"
         print(f"{definition.name}: {warning}", file=sys.stderr)

@@ -25,6 +25,12 @@ class Tracker:
         return None
 
     @property
+    def pages(self) -> list[str]:
+        """Addresses in MLflow's pages, once the run is open: the run, and the leaderboard. Waits for
+        nothing."""
+        return []
+
+    @property
     def lost(self) -> bool:
         """Whether the run could not be opened: the training should stop, for every record would be
         refused."""
@@ -48,7 +54,7 @@ class Tracker:
     def model(self, name: str, path: Path, *, step: int, metrics: dict[str, float]) -> None:
         """Record the MLflow model folder that `imagenette.network.export.save_model` wrote at `path`."""
 
-    def result(self, metrics: dict[str, float], step: int) -> None:
+    def result(self, metrics: dict[str, float]) -> None:
         """Record `best/...` and `final/...`; the last call wins."""
 
     def close(self, status: Status, description: str | None = None) -> int:

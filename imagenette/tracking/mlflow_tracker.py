@@ -19,7 +19,7 @@ from typing import Any
 from imagenette.processes import in_thread
 from imagenette.records import Epoch, now_ms
 from imagenette.results import Status
-from imagenette.tracking import Tracker, environment
+from imagenette.tracking import Tracker, environment, views
 from imagenette.tracking.client import check_alive, resolve_uri
 from imagenette.tracking.outbox import Card, Outbox, holds_run, read_card
 from imagenette.tracking.outer_run import hand_over
@@ -87,6 +87,15 @@ class MlflowTracker(Tracker):
         return self._outbox.card.run_id if self._outbox.card else None
 
     @property
+    def pages(self) -> list[str]:
+        opening, card = self._opening, self._outbox.card
+        if self._offline or not (opening and opening.done() and not opening.exception()) or card is None:
+            return []
+        run, experiment = card.run_id or "", card.experiment_id or ""
+        found = [views.link_of_run(self._uri, experiment, run), views.link(self._uri, experiment)]
+        return [page for page in found if page]
+
+    @property
     def lost(self) -> bool:
         opening = self._opening
         return opening is not None and opening.done() and opening.exception() is not None
@@ -131,11 +140,12 @@ class MlflowTracker(Tracker):
             tags={key: value for key, value in opened["tags"].items() if key in _MODEL_TAGS},
         )
 
-    def result(self, metrics: dict[str, float], step: int) -> None:
+    def result(self, metrics: dict[str, float]) -> None:
         self._opened()
-        # MLflow shows the value with the highest (step, timestamp): a later call must have a higher one.
-        last_step, last_timestamp = self._last_result
-        step, timestamp = max(step, last_step), max(now_ms(), last_timestamp + 1)
+        # At step 0 MLflow draws bars to compare. It shows the value with the highest (step, timestamp): a
+        # later call must have a higher one, also than that of a run of before, at its last epoch.
+        step, last_timestamp = self._last_result
+        timestamp = max(now_ms(), last_timestamp + 1)
         self._last_result = step, timestamp
         self._outbox.append("result", metrics=finite(metrics), step=step, timestamp=timestamp)
 

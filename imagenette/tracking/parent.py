@@ -19,6 +19,7 @@ from tenacity import retry, stop_after_attempt, wait_random
 
 from imagenette.errors import InputError, RunError, hide_secrets
 from imagenette.results import Status
+from imagenette.tracking import views
 from imagenette.tracking.adoption import candidate, parent_of
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, resolve_uri
 from imagenette.tracking.deliver import as_metrics, log_missing_params, set_tags
@@ -89,8 +90,26 @@ class StudyRun:
             if outer_run_id not in (None, run.info.run_id):
                 hand_over(client, outer_run_id, run.info.run_id)
             parent = cls(client, uri, run, study=name, uid=uid)
+            parent._keep_views([key.removeprefix("varied.") for key in params if key.startswith("varied.")])
             parent._fill_in(params, tags, files=files, description=description)
         return parent
+
+    @property
+    def page(self) -> str | None:
+        """Where MLflow shows the study's runs in their arms; None of a store without pages."""
+        return views.link(self._uri, self.experiment_id, views.key_of_study(self.study))
+
+    def _keep_views(self, knobs: list[str]) -> None:
+        found = {views.LEADERBOARD: views.leaderboard()}
+        with suppress(InputError):  # a name that no filter can hold
+            found[views.key_of_study(self.study)] = views.of_study(self.study, knobs)
+        views.keep(self._client, self.experiment_id, found)
+
+    def _note(self, description: str) -> dict[str, str]:
+        """The description under the links that open the study's runs."""
+        at = partial(views.path, self.experiment_id, views.key_of_study(self.study))
+        links = f"[The runs by arm]({at()}), [as curves]({at(charts=True)})"
+        return {_NOTE: f"{links}\n\n{description}"} if description else {}
 
     def refresh(self, *, files: list[Path], description: str, metrics: dict[str, float], step: int) -> bool:
         """Replace artifacts and description, log metrics that changed, show that this driver lives.
@@ -103,13 +122,12 @@ class StudyRun:
 
     def end(self, status: Status, *, reason: str = "", description: str) -> bool:
         """End the run; FINISHED only if every cell is. Whether the server has it."""
-        note = {_NOTE: description} if description else {}
         why = {"reason": reason} if reason else {}
 
         def end() -> bool:
             if not reason:
                 self._forget_reason()
-            set_tags(self._client, self.run_id, {"status": status, **why, **note})
+            set_tags(self._client, self.run_id, {"status": status, **why, **self._note(description)})
             self._client.set_terminated(self.run_id, status=status.mlflow)
             return True
 
@@ -139,7 +157,7 @@ class StudyRun:
             if run.info.status != "FINISHED":
                 log_missing_params(self._client, run, params)
                 # The time is the run's own, so that a repeat is stored once.
-                body = {"timestamp": run.info.start_time, "step": int(float(params.get("epochs", 0)))}
+                body = {"timestamp": run.info.start_time, "step": 0}
                 self._log_metrics(run_id, shown_metrics(source), **body)
                 set_tags(self._client, run_id, {**tags, "status": Status.FINISHED})
                 self._client.set_terminated(run_id)
@@ -214,8 +232,8 @@ class StudyRun:
     def _show(self, *, files: list[Path], description: str, metrics: dict[str, float], step: int) -> bool:
         """Set running under this process, and bring all that is shown up to date."""
         self._client.update_run(self.run_id, status="RUNNING", name=self.study)
-        tags = {"study": self.study, "role": "study", "status": Status.RUNNING, _NOTE: description}
-        set_tags(self._client, self.run_id, {**tags, **process_tags()})
+        tags = {"study": self.study, "role": "study", "status": Status.RUNNING}
+        set_tags(self._client, self.run_id, {**tags, **process_tags(), **self._note(description)})
         new = {k: v for k, v in finite(metrics).items() if self._measured.get(k) != (step, v)}
         self._log_metrics(self.run_id, new, timestamp=time.time_ns() // 1_000_000, step=step)
         self._measured |= {key: (step, value) for key, value in new.items()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError, RunError, without_secrets
 from imagenette.results import Status
+from imagenette.tracking import views
 from imagenette.tracking.client import check_alive, connect, experiment_id, one_line, or_none, resolve_uri
 from imagenette.tracking.outbox import Card, Outbox
 from imagenette.tracking.provenance import process_tags
@@ -43,6 +44,7 @@ def _ensure_run(client: MlflowClient, outbox: Outbox, uri: str) -> Card:
             print(f"imagenette: run {card.run_id} is not on {where}: made again there", file=sys.stderr)
             outbox.replay()
         run = find_run(client, card) or create_run(client, card)
+        views.keep(client, run.info.experiment_id, {views.LEADERBOARD: views.leaderboard()})
     if run.info.lifecycle_stage != "active":
         raise RunError(f"run {run.info.run_id} on {uri} is deleted: restore it, or use another output folder")
     ids = {"run_id": run.info.run_id, "experiment_id": run.info.experiment_id}

@@ -54,7 +54,10 @@ class Job:
 
     @property
     def name(self) -> str:
-        return self.run_name or f"{self.setting} seed={self.config.seed}"
+        """For lists, which show twenty characters: `resnet18 32px 16ep s1`, and then what is not usual."""
+        config, words = self.config, self.setting.split(" ")
+        brief = f"{config.network} {config.size}px {config.epochs}ep s{config.seed}"
+        return self.run_name or " ".join([brief, *words[4:]])
 
     @property
     def setting(self) -> str:
@@ -82,6 +85,8 @@ class Result:
     metrics: dict[str, float] = field(default_factory=dict)
     """`best/...`, `selected/...` and `final/...`."""
     message: str = ""
+    pages: list[str] = field(default_factory=list)
+    """Addresses in MLflow's pages: the run, and the leaderboard; none without a server that has pages."""
     recorded: bool = True
     """Whether the run itself recorded its end; one that was killed could not."""
 

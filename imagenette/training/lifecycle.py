@@ -127,7 +127,7 @@ def finish(
         )
         tracker.model(name, path, step=epoch, metrics=state.history[epoch - 1].metrics())
     tracker.tag(weights_bytes=str((job.output / "models" / SELECTED_MODEL / WEIGHTS).stat().st_size))
-    tracker.result(metrics, step=config.epochs)
+    tracker.result(metrics)
     for path in draw_summary(
         folder,
         state.history,
@@ -196,7 +196,12 @@ def _end(
         tracker.tag(reason=message)
     unsynced = tracker.close(status, description)
     result = Result(
-        status=status, run_id=tracker.run_id, unsynced=unsynced, metrics=metrics or {}, message=message
+        status=status,
+        run_id=tracker.run_id,
+        unsynced=unsynced,
+        metrics=metrics or {},
+        message=message,
+        pages=tracker.pages,
     )
     result.write(job.output)
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 
 from tqdm import tqdm
@@ -17,6 +18,7 @@ class Progress:
     def __init__(self, state: TrainState, task: Task, *, shown: bool) -> None:
         """Begins where the state stands. shown: False prints nothing (ranks other than 0)."""
         self._epoch, self._epochs, self._shown = state.epoch, task.config.epochs, shown
+        self._said = False
         per_epoch = task.train.images
         self._bar = tqdm(
             total=per_epoch * self._epochs,
@@ -34,6 +36,12 @@ class Progress:
         if loss is not None:
             self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         self._bar.update(images)
+
+    def say(self, lines: Sequence[str]) -> None:
+        """Once: what is known only while the run is under way."""
+        if self._shown and not self._said and lines:
+            self._bar.write("\n".join(lines), file=sys.stderr)
+        self._said = self._said or bool(lines)
 
     def epoch(self, epoch: Epoch) -> None:
         self._epoch = epoch.index + 1

@@ -103,7 +103,7 @@ class Shop:
         known: dict[str, float | None] = dict.fromkeys((BEST, SELECTED, FINAL), given.accuracy)
         known |= {SELECTED_HOLDOUT: holdout, "selected/epoch": 1.0}
         known |= {name.replace("_", "/", 1): value for name, value in metrics.items()}
-        tracker.result({name: value for name, value in known.items() if value is not None}, step=1)
+        tracker.result({name: value for name, value in known.items() if value is not None})
         assert tracker.close(Status(status or "running")) == 0
         shutil.rmtree(output / "models")
         time.sleep(0.01)  # start times that differ

@@ -20,6 +20,7 @@ from mlflow.entities import Run
 
 from imagenette.errors import InputError, RunError
 from imagenette.results import Status
+from imagenette.tracking import views
 from imagenette.tracking.outbox import Outbox, read_card, read_refused
 from imagenette.tracking.sync import end_lost, sync
 from tests.tracking.tracking_helpers import Server, epoch, open_run, small_card
@@ -50,8 +51,8 @@ def test_a_run_carries_all_it_was_told(server: Server, tmp_path: Path) -> None:
     picture.write_text("curves")
     tracker.artifact(picture, "figures")
     tracker.tag(arm="a")
-    tracker.result({"best/epoch": 3.0, "best/test_accuracy": 0.4}, step=3)
-    tracker.result({"best/epoch": 2.0, "best/test_accuracy": 0.5}, step=2)
+    tracker.result({"best/epoch": 3.0, "best/test_accuracy": 0.4})
+    tracker.result({"best/epoch": 2.0, "best/test_accuracy": 0.5})
     assert tracker.close(Status.FINISHED, "It went well.") == 0
 
     run = the_run(tmp_path / "out", server.uri)
@@ -74,11 +75,29 @@ def test_a_run_carries_all_it_was_told(server: Server, tmp_path: Path) -> None:
     assert [f.path for f in listed] == ["figures/elsewhere.txt"]
 
 
+def test_a_run_knows_its_pages_and_its_experiment_opens_on_the_leaderboard(
+    server: Server, tmp_path: Path
+) -> None:
+    tracker = open_run(tmp_path, server.uri)
+    tracker.log(epoch(1))
+    run = the_run(tmp_path, server.uri)
+    experiment = MlflowClient(server.uri).get_experiment(run.info.experiment_id)
+    page, board = tracker.pages
+    assert page.endswith(f"/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}")
+    assert board == views.link_here(server.uri, experiment.name)
+    assert experiment.tags["mlflow.sharedViewState.leaderboard"] == views.leaderboard()
+    tracker.result({"best/test_accuracy": 0.5})
+    tracker.close(Status.FINISHED)
+    [point] = MlflowClient(server.uri).get_metric_history(run.info.run_id, "best/test_accuracy")
+    assert point.step == 0  # drawn as a bar, not as a line of one dot
+    assert views.link_here(server.uri, "no such experiment") is None
+
+
 def test_records_sent_again_are_stored_once(server: Server, tmp_path: Path) -> None:
     tracker = open_run(tmp_path, server.uri)
     for index in (1, 2, 3):
         tracker.log(epoch(index))
-    tracker.result({"best/epoch": 3.0}, step=3)
+    tracker.result({"best/epoch": 3.0})
     assert tracker.close(Status.FINISHED) == 0
     before = the_run(tmp_path, server.uri)
     (tmp_path / "outbox" / "acked").unlink()
@@ -270,7 +289,7 @@ def test_a_refused_record_is_said_and_does_not_block_those_behind_it(
 
 def test_inf_never_wins(uri: str, tmp_path: Path) -> None:
     tracker = open_run(tmp_path / "out", uri)
-    tracker.result({"best/test_accuracy": float("inf")}, step=1)
+    tracker.result({"best/test_accuracy": float("inf")})
     assert tracker.close(Status.DIVERGED) == 0
     run = the_run(tmp_path / "out", uri)
     assert run.info.status == "FAILED"

@@ -51,7 +51,7 @@ def test_what_kept_the_run_from_being_opened_is_raised_by_every_call(tmp_path):
         lambda: lost.tag(reason="any"),
         lambda: lost.artifact(tmp_path),
         lambda: lost.model("last", tmp_path, step=1, metrics={}),
-        lambda: lost.result({}, step=1),
+        lambda: lost.result({}),
         lambda: lost.close(Status.FAILED),
     )
     for call in calls:

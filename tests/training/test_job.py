@@ -48,7 +48,7 @@ def test_exit_codes(status, unsynced, offline, code, tmp_path):
 
 def test_a_run_is_named_for_what_sets_it_apart(tmp_path):
     plain = job(tmp_path, epochs=5, nproc=2)
-    assert plain.name == "resnet18 digits 32px epochs=5 seed=1"
+    assert plain.name == "resnet18 32px 5ep s1"
     other = job(tmp_path, recipe="paper", batch_size=8, epochs=5, seed=3)
-    assert other.name == "resnet18 digits 32px epochs=5 paper batch_size=8 bn_group=2 seed=3"
+    assert other.name == "resnet18 32px 5ep s3 paper batch_size=8 bn_group=2"
     assert other.setting == job(tmp_path, recipe="paper", batch_size=8, epochs=5, seed=4).setting
