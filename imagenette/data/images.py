@@ -83,6 +83,11 @@ def is_image_head(name: str, head: bytes) -> bool:
     return _decoder(head) not in {None, BmpImageFile, TiffImageFile} and not name.lower().endswith(_COPIES)
 
 
+def is_image(data: bytes) -> bool:
+    """Whether bytes begin as an image does."""
+    return _decoder(data[:HEAD]) is not None
+
+
 def read_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int, bool]:
     """(height, width, turned) of the upright image as the header claims, px, no pixel decoded; turned: stored
     otherwise than shown. Raises InputError."""
@@ -106,6 +111,11 @@ def decode(
         scans, most = data.count(b"\xff\xda"), 12 * max_pixels // (image.width * image.height)
         if scans > min(MAX_SCANS, most):
             raise InputError(f"{name}: the image is stored in {scans} scans, too many to decode")
+    return upright(image, name, side)
+
+
+def upright(image: Image.Image, name: str, side: int | None = None) -> npt.NDArray[np.uint8]:
+    """The same for an image that is open."""
     turn = _UPRIGHT.get(_orientation(image))
     try:
         image.load()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from imagenette.data.images import HEAD, is_image_head, is_image_name
-from imagenette.errors import shown
+from ..errors import shown  # relative: this file travels inside saved models, see export.py
+from .images import HEAD, is_image_head, is_image_name
 
 Kind = Literal["folder", "picture", "other", "system"]
 """A system entry (hidden, a NAS's, a desktop's) is passed over with all that is below it."""

@@ -34,7 +34,10 @@ GRAPH = "data/model.pt2"
 its guards as code), so we never do: its SHA-256 is compared."""
 CODE = "imagenette_model"
 """The package inside a saved model that turns picture files into what its graph takes."""
-TRAVELS = ("network/pyfunc.py", "errors.py", "data/images.py", "data/prepare.py")
+TRAVELS = (
+    *("network/pyfunc.py", "network/inputs.py", "errors.py"),
+    *("data/images.py", "data/prepare.py", "data/walk.py"),
+)
 """Our files that this package is made of."""
 
 
@@ -77,7 +80,7 @@ def save_model(
     `imagenette.network.models` builds the network again, and runs the model's `self_test`.
 
     Two flavors: `pytorch` is the graph (tensors in and out, any number of pictures from 1 up),
-    `python_function` takes picture files and names what it sees.
+    `python_function` takes pictures in any form and names what it sees.
     """
     import mlflow
 
@@ -141,10 +144,8 @@ def _save_pictures(
         path,
         loader_module=f"{CODE}.network.pyfunc",
         code_paths=[str(package)],
-        signature=ModelSignature(
-            inputs=Schema([ColSpec(DataType.binary, "image")]),
-            outputs=Schema([ColSpec(DataType.float, label) for label in labels]),
-        ),
+        # Inputs would be enforced, and so refused, by MLflow before they reach us: one schema fits one form.
+        signature=ModelSignature(outputs=Schema([ColSpec(DataType.float, label) for label in labels])),
         input_example=pd.DataFrame({"image": [file.getvalue()]}),
         pip_requirements=requirements,
         metadata=about,

@@ -1,63 +1,83 @@
-"""A saved model as MLflow's python_function: picture files in, a share for each class out.
+"""A saved model as MLflow's python_function: pictures in whatever form, a share for each class out.
 
-This file, `errors.py`, `data/images.py` and `data/prepare.py` are copied into every saved model as the
-package `imagenette_model`, so that it loads where none of our code is; hence the relative imports.
+This file and those of ours that it imports are copied into every saved model as the package
+`imagenette_model`, so that it loads where none of our code is; hence the relative imports.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
-from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
-from ..data.prepare import prepare
 from ..errors import InputError
+from .inputs import index_of, pictures, seen
 
 _BATCH = 64
 _SWITCH = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 
 
-class PictureModel:
-    """What `mlflow.pyfunc.load_model` gives, and `mlflow models serve` serves."""
+class Network(torch.nn.Module):
+    """The exported graph as a module like others: float32 [n, 3, size, size], RGB in [0, 1], to shares
+    [n, classes]. It has one mode, so `eval()` and `train()`, which the bare graph refuses, do nothing."""
 
-    def __init__(self, module: torch.nn.Module, about: dict[str, Any]) -> None:
-        self._module, self._about = module, about
+    def __init__(self, graph: torch.nn.Module, *, size: int) -> None:
+        super().__init__()
+        self.graph, self._size = graph, size
 
-    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
-        """One row a picture, a column a class, shares that add up to 1.
+    def train(self, mode: bool = True) -> Network:
+        return self
 
-        data: a pandas DataFrame whose column `image` holds picture files as bytes (or base64 text), or a list
-        of such. Raises InputError for what is no picture.
-        """
-        import pandas as pd
-
-        files = data["image"].tolist() if isinstance(data, pd.DataFrame) else list(data)
-        named = [(f"image {number}", file) for number, file in enumerate(files, 1)]
-        shares = [self._shares(named[start : start + _BATCH]) for start in range(0, len(named), _BATCH)]
-        return pd.DataFrame(np.concatenate(shares), columns=self._about["labels"])
-
-    def _shares(self, files: Sequence[tuple[str, bytes | str]]) -> np.ndarray[Any, Any]:
-        side, size = self._about["side"], self._about["size"]
-        pictures = [prepare(_content(file, name), name, side=side, size=size) for name, file in files]
-        batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-        with torch.inference_mode():
-            shares: np.ndarray[Any, Any] = self._module(batch.contiguous()).numpy()
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        wanted = (3, self._size, self._size)
+        if images.ndim != 4 or images.shape[1:] != wanted or images.dtype != torch.float32 or not len(images):
+            given = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+            raise InputError(f"{given}: allowed are float32 [n, 3, {self._size}, {self._size}] in [0, 1]")
+        shares: torch.Tensor = self.graph(images)
         return shares
 
 
-def _content(file: bytes | str, name: str) -> bytes:
-    if isinstance(file, bytes):
-        return file
-    try:
-        return base64.b64decode(file, validate=True)
-    except (binascii.Error, ValueError, TypeError):
-        raise InputError(f"{name}: neither bytes nor base64") from None
+class PictureModel:
+    """What `mlflow.pyfunc.load_model` gives, and `mlflow models serve` serves."""
+
+    def __init__(self, graph: torch.nn.Module, about: dict[str, Any]) -> None:
+        self._network, self._about = Network(graph, size=about["size"]), about
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """One row a picture, a column a class, shares that add up to 1.
+
+        data: a path, a folder, a file as bytes or base64 text, a PIL picture, uint8 pixels, or a list, an
+        array or a table of these; of a table with several columns, the one named `image`. Rows are called as
+        the table's or the files. InputError for what is no picture.
+        """
+        names: list[str] = []
+        shares: list[np.ndarray[Any, Any]] = []
+        each = pictures(data)
+        while batch := list(islice(each, _BATCH)):
+            shares.append(self._shares([seen(item, name, **self._sizes) for name, item in batch]))
+            names += [name for name, _ in batch]
+        return pd.DataFrame(
+            np.concatenate(shares), columns=self._about["labels"], index=index_of(data, names)
+        )
+
+    def get_raw_model(self) -> Network:
+        """For MLflow's method of the same name: the network as a module of torch."""
+        return self._network
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {"side": self._about["side"], "size": self._about["size"]}
+
+    def _shares(self, seen: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+        batch = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2).float() / 255
+        with torch.inference_mode():
+            shares: np.ndarray[Any, Any] = self._network(batch.contiguous()).numpy()
+        return shares
 
 
 def _load_pyfunc(path: str) -> PictureModel:

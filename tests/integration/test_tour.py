@@ -171,8 +171,10 @@ def ask_mlflow(tour: Tour, files: list[Path]) -> list[dict[str, float]]:
         body = {"dataframe_split": {"columns": ["image"], "data": rows}}
         response = httpx.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=60)
         assert response.status_code == 200, response.text
-        bad = {"dataframe_split": {"columns": ["image"], "data": [["bm8gcGljdHVyZQ=="]]}}
-        assert httpx.post(f"http://127.0.0.1:{port}/invocations", json=bad, timeout=60).status_code == 400
+        for bad in ("bm8gcGljdHVyZQ==", str(files[0])):  # no picture; a file of the server's
+            body = {"dataframe_split": {"columns": ["image"], "data": [[bad]]}}
+            refusal = httpx.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=60)
+            assert refusal.status_code == 400, refusal.text
         return list(response.json()["predictions"])
     finally:
         os.killpg(process.pid, signal.SIGKILL)
