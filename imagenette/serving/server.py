@@ -31,7 +31,7 @@ _GRACE = 15
 """Seconds that requests under way get after a signal."""
 _LEAST_GRACE, _MOST_GRACE = 0.25, 2.0
 """Seconds that clients get after a signal to send what they were about to: those with an idle connection, and
-those that connected just before."""
+those that connected or were answered just before, who may be about to ask (again)."""
 
 
 def serve(
@@ -101,8 +101,9 @@ class _Server(uvicorn.Server):
             waiting.register(listening, select.POLLIN)
         while (passed := time.monotonic() - stopped) < _MOST_GRACE:
             connections: list[Any] = list(state.connections)
-            new = any(c.cycle is None and c.made > stopped - _MOST_GRACE for c in connections)
-            if passed > _LEAST_GRACE and not new and not waiting.poll(0):
+            idle = (c for c in connections if c.cycle is None or c.cycle.response_complete)
+            fresh = any(c.used > stopped - _MOST_GRACE for c in idle)
+            if passed > _LEAST_GRACE and not fresh and not waiting.poll(0):
                 break
             await asyncio.sleep(0.01)  # the event loop accepts, reads and answers
         await super().shutdown(sockets)
@@ -114,8 +115,12 @@ def _protocol(head_seconds: float) -> type[H11Protocol]:
     class Impatient(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self.made = time.monotonic()
+            self.used = time.monotonic()
             self.loop.call_later(head_seconds, self._close_if_silent)
+
+        def on_response_complete(self) -> None:
+            self.used = time.monotonic()
+            super().on_response_complete()
 
         def _close_if_silent(self) -> None:
             if self.cycle is None and not self.transport.is_closing():

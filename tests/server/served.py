@@ -28,7 +28,7 @@ class Served:
         self.process: subprocess.Popen[bytes] | None = None
         self.starts = 0
 
-    def start(self, seconds: float = 180) -> float:
+    def start(self, seconds: float = 300) -> float:
         """Until it has printed its lines; gives how many seconds that took."""
         self.starts += 1
         command = [*COMMAND, "--dir", str(self.folder), "--port", str(self.port), *self.options]
