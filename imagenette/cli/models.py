@@ -19,9 +19,6 @@ _MODEL = click.option(
     default="imagenette@champion",
     help="NAME@ALIAS, NAME/VERSION, or the folder of a saved model. [default: imagenette@champion]",
 )
-_NAME = click.option(
-    "--name", default="imagenette", help="Registered model. [default: imagenette]", metavar="NAME"
-)
 
 
 @click.command(cls=Verb, short_help="Register the best run; it is champion if the gate lets it.")
@@ -43,7 +40,11 @@ _NAME = click.option(
 )
 @flag("--other-data", help="Allow a run on other data than the champion's.")
 @flag("--dry-run", help="Only print what would be done.")
-@_NAME
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="Registered model. [default: imagenette for Imagenette, imagenette-DATA for other data]",
+)
 def promote(
     study: str | None,
     run_id: str | None,
@@ -51,12 +52,13 @@ def promote(
     metric: str,
     other_data: bool,
     dry_run: bool,
-    name: str,
+    name: str | None,
 ) -> None:
     """Prove the best finished run's model and register it; the alias champion moves if the gate allows.
 
-    Without --study or --run it is the best run of the experiment on the champion's data. The model is
-    fetched and loaded, and must give the answers that training gave.
+    Without --study or --run it is the best of all runs on the champion's data, in whatever experiment they
+    lie (MLFLOW_EXPERIMENT_NAME names one); without a champion, on Imagenette. The model is fetched and
+    loaded, and must give the answers that training gave.
 
     Exit codes: 0 registered, or already there; 1 the gate says no; 2 the run cannot be promoted.
     """
@@ -67,7 +69,7 @@ def promote(
         raise click.UsageError("--study and --run exclude each other")
     promotion = promote_run(
         tracking_uri=environment.tracking_uri(),
-        experiment=environment.experiment_name(),
+        experiment=environment.named_experiment(),
         name=name,
         run_id=run_id,
         study=study,
@@ -81,7 +83,7 @@ def promote(
 
 
 @click.command(cls=Verb, short_help="Withdraw the champion; the one before it takes its place.")
-@_NAME
+@click.option("--name", default="imagenette", help="Registered model. [default: imagenette]", metavar="NAME")
 def rollback(name: str) -> None:
     """Withdraw the champion; the version before it takes its place, once it has proved that it works."""
     from imagenette.registry import rollback as roll_back

@@ -31,9 +31,11 @@ class StudyReport:
     figures: list[SavedFigure] = field(default_factory=list)
     address: str = ""
     """Of the parent run in MLflow's pages; empty without a server that has pages."""
+    place: str = ""
+    """` in experiment 'NAME'` where that is not the usual one."""
 
     @classmethod
-    def of(cls, study: Study, published: Study | None = None, *, address: str = "") -> Self:
+    def of(cls, study: Study, published: Study | None = None, *, address: str = "", place: str = "") -> Self:
         """Everything but the figures."""
         comparisons = compare(study)
         tables = [arms_table(study)] if study.arms else []
@@ -50,6 +52,7 @@ class StudyReport:
             tables=tables,
             published=public,
             address=address,
+            place=place,
         )
 
     @property
