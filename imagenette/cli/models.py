@@ -1,4 +1,4 @@
-"""Verbs of registered models: promote, rollback, lineage, predict, serve."""
+"""Verbs of registered models: promote, rollback, models, lineage, predict, serve."""
 
 from __future__ import annotations
 
@@ -93,6 +93,48 @@ def rollback(name: str) -> None:
     click.echo(done.message)
 
 
+@click.command(cls=Verb, short_help="The registered models, how good they are, and on which data.")
+@flag("--json", help="As JSON.")
+def models(json: bool) -> None:
+    """Every promoted version: its accuracy on the test images in % (and its 95 % interval), its run, date
+    and aliases."""
+    from imagenette.registry import registered
+    from imagenette.tracking import environment
+
+    found = registered(tracking_uri=environment.tracking_uri())
+    if json:
+        click.echo(dumps([each.to_json() for each in found], indent=2))
+        return
+    if not found:
+        click.echo("no model is registered yet: `imagenette promote` registers one")
+        return
+    from itertools import groupby
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    for (name, data, images), versions in groupby(
+        found, lambda each: (each.name, each.data, each.test_images)
+    ):
+        title = Text(f"{name}: {data}, {images:,} test images", style="bold")
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+        for heading in ("version", "test [95 %]", "run", "date"):
+            table.add_column(heading, no_wrap=True)
+        table.add_column("", overflow="fold")
+        for each in versions:
+            low, high = each.interval
+            table.add_row(
+                str(each.version),
+                f"{100 * each.test_accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+                each.run_id or "",
+                each.created[:10],
+                " ".join([*each.aliases, *["withdrawn"] * each.withdrawn]),
+            )
+        console.print(table)
+
+
 @click.command(cls=Verb, short_help="Where a registered model comes from.")
 @click.argument("model", default="imagenette@champion", metavar="[NAME@ALIAS|NAME/VERSION]")
 @flag("--json", help="As JSON.")
@@ -115,6 +157,8 @@ def lineage(model: str, json: bool) -> None:
     for what, value in found.rows():
         table.add_row(what, Text(value))
     Console().print(table)
+    if found.reproduce:  # on a line of its own, whole: a table would break it where no shell reads on
+        click.echo(f"\nThe command that trains it again:\n{found.reproduce}")
 
 
 @click.command(cls=Verb, short_help="Classify pictures with a registered model.")

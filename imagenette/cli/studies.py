@@ -114,7 +114,7 @@ def status(name: str | None, storage: str | None, watch: bool) -> None:
     help="Folder for report.html, report.md and a folder for each study. [default: report]",
 )
 @flag("--watch", help="Make it anew whenever something changes, until every study has ended.")
-@click.option("--name", default="imagenette", metavar="NAME", help="Registered model. [default: imagenette]")
+@click.option("--name", metavar="NAME", help="Registered model. [default: any that is on a study's data]")
 @flag("--log", default=True, help="Show each report under its study's parent run too.")
 @click.option(
     "--readme",
@@ -123,9 +123,9 @@ def status(name: str | None, storage: str | None, watch: bool) -> None:
     help="Also put the results into this Markdown file, between its two `imagenette report` comments.",
 )
 def report(
-    studies: tuple[str, ...], out: Path, watch: bool, name: str, log: bool, readme: Path | None
+    studies: tuple[str, ...], out: Path, watch: bool, name: str | None, log: bool, readme: Path | None
 ) -> None:
-    """Tables, figures and conclusions of each STUDY (else of every study of the experiment), from the
+    """Tables, figures and conclusions of each STUDY (else of every study, in whatever experiment), from the
     tracking server alone: one HTML page, Markdown, CSV, LaTeX, SVG, PDF and PNG.
 
     Exit codes: 0 written; 2 no such study; 1 the server does not answer.

@@ -60,7 +60,14 @@ class Versions:
             return found
         known = [f"/{version.version}" for version in self.all()[-5:]]
         if not known:
-            raise InputError(f"model {address} is not registered: `imagenette promote` registers one")
+            others = sorted({each.name for each in promoted_versions(self._client)})
+            hint = (
+                f"did you mean {others[0]}@{CHAMPION}?"
+                if len(others) == 1
+                else "`imagenette models` lists them"
+            )
+            hint = hint if others else "`imagenette promote` registers one"
+            raise InputError(f"model {address} is not registered: {hint}")
         known = [f"@{alias}" for alias in self.aliases()] + known
         raise InputError(f"model {address} is not registered; {self.name} has {', '.join(known)}")
 
@@ -127,6 +134,12 @@ class Versions:
         else:
             self._client.set_registered_model_alias(self.name, alias, str(version))
         return True
+
+
+def promoted_versions(client: MlflowClient) -> list[ModelVersion]:
+    """Every version of any registered model that was promoted by this project."""
+    found = pages(lambda token: client.search_model_versions("tags.gate LIKE '%'", page_token=token))
+    return [version for version in found if _as_entry(version) is not None]
 
 
 def _as_entry(version: ModelVersion) -> Entry | None:

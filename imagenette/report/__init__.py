@@ -46,8 +46,8 @@ class Request:
     tracking_uri: str | None = None
     experiment: str | None = None
     """Its name; None = the one that `mlflow run` was told, else all of them."""
-    model: str = "imagenette"
-    """The registered model whose champion's confusion matrix is shown."""
+    model: str | None = None
+    """The registered model whose champion's confusion matrix is shown; None = any, on the study's data."""
     watch: bool = False
     """Make the report anew whenever something changed, until every study has ended."""
     log: bool = True
@@ -162,12 +162,14 @@ def _write(reader: Reader, reports: Sequence[StudyReport], request: Request, *, 
     """Everything into the folder, and each study's part under its parent run."""
     from imagenette.report.write import markdown, page, put_into, write_study
 
-    champion = reader.champion(request.model)
+    champions = reader.champions(
+        request.model, {run.data_digest for each in reports for run in each.study.runs}
+    )
     drawn = []
     try:
         for report in reports:
             digests = {run.data_digest for run in report.study.runs}
-            own = champion if champion and champion.data_digest in digests else None
+            own = next((each for each in champions if each.data_digest in digests), None)
             folder = request.out / report.folder
             with_figures, files = write_study(report, own, folder, refresh=refresh)
             drawn.append(with_figures)

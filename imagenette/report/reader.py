@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from imagenette.artifacts import CLASSES, HISTORY, PREDICTIONS, read_classes, re
 from imagenette.errors import InputError
 from imagenette.report.runs import CURVES, Curve, TrackedRun, number
 from imagenette.results import METRICS, SELECTED, Status
-from imagenette.tracking.client import check_alive, connect, first_line, one_line, quoted, resolve_uri
+from imagenette.tracking.client import check_alive, connect, first_line, one_line, pages, quoted, resolve_uri
 from imagenette.tracking.eligibility import trained_run, unfinished
 from imagenette.tracking.experiments import NEWEST_FIRST, OLDEST_FIRST, look_in, search
 from imagenette.tracking.fetch import fetched
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _Read = TypeVar("_Read")
 AT_ONCE = 8
 """Files under way from the server at once."""
+_PROMOTED = "tags.gate LIKE '%'"
 _TRAININGS = ("run", "trial", "reused")
 
 
@@ -138,6 +139,16 @@ class Reader:
                 problem=problem,
                 runs=runs,
             )
+
+    def champions(self, name: str | None, digests: Collection[str]) -> list[Champion]:
+        """Of that registered model, or of all that have versions on these data."""
+        if name is not None:
+            names = [name]
+        else:
+            with one_line(self.uri):
+                found = pages(lambda token: self._client.search_model_versions(_PROMOTED, page_token=token))
+                names = sorted({each.name for each in found if each.tags.get("data_digest") in digests})
+        return [champion for each in names if (champion := self.champion(each)) is not None]
 
     def champion(self, name: str) -> Champion | None:
         """The registered model's champion; None if there is none, or its predictions are gone."""

@@ -41,6 +41,17 @@ def look_in(client: MlflowClient, experiment: str | None) -> dict[str, str]:
     return {str(named.experiment_id): named.name}
 
 
+def holding_runs(client: MlflowClient, experiment: str | None) -> dict[str, str]:
+    """Those of them that hold runs of this project, the one with the newest run first."""
+    places = look_in(client, experiment)
+    newest = {
+        number: runs[0].info.start_time
+        for number in places
+        if (runs := client.search_runs([number], OURS, max_results=1, order_by=[NEWEST_FIRST]))
+    }
+    return {number: places[number] for number in sorted(newest, key=lambda one: -newest[one])}
+
+
 def search(client: MlflowClient, places: Mapping[str, str], query: str, *order: str) -> Iterator[Run]:
     """Runs of these experiments, page by page; in this order, else the oldest first."""
     by = list(order or [OLDEST_FIRST])
