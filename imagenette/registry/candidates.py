@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagenette.artifacts import PREDICTIONS, SELECTED_MODEL, Answers, read_predictions
-from imagenette.data.sources import IMAGENETTE
+from imagenette.data.sources import IMAGENETTE, PUBLISHED
 from imagenette.errors import InputError
 from imagenette.registry.address import CHAMPION, NAME
 from imagenette.registry.gate import Evidence
@@ -121,9 +121,14 @@ def name_of(client: MlflowClient, run: Run) -> str:
     champion = or_none(lambda: client.get_model_version_by_alias(NAME, CHAMPION), *none)
     if champion and champion.tags.get("data_digest") == run.data.tags.get("data_digest"):
         return NAME
-    with fetched(client, f"{run.info.artifact_uri}/{PREDICTIONS}") as path:
-        if {*read_predictions(path).labels} == IMAGENETTE.keys():
-            return NAME
+    if run.data.params.get("data") in PUBLISHED:
+        return NAME
+    try:
+        with fetched(client, f"{run.info.artifact_uri}/{PREDICTIONS}") as path:
+            if {*read_predictions(path).labels} == IMAGENETTE.keys():
+                return NAME
+    except InputError:
+        pass  # `examine` refuses the run for it
     inputs = run.inputs.dataset_inputs if run.inputs else []
     data = inputs[0].dataset.name if inputs else run.data.params.get("data", "")
     return "-".join([NAME, *re.findall(r"[\w.]+", data)])
