@@ -35,7 +35,7 @@ def test_a_demo_does_not_take_the_place_that_is_meant_for_imagenette(digits: Sho
     with pytest.raises(InputError, match="did you mean imagenette-digits@champion"):
         load(tracking_uri=digits.uri)
 
-    real = photos.run(0.70, data="somewhere", experiment="Default")
+    real = photos.run(0.70, range(30), data="somewhere", experiment="Default")
     second = promote(tracking_uri=digits.uri, report=lines.append)
     assert second.message == "imagenette version 1 is champion"
     assert lines[0].startswith(f"run {real} (small 1) in experiment 'Default': ")
