@@ -23,12 +23,12 @@ $(VENV)/installed: requirements-dev.lock pyproject.toml
 demo: install  ## train on handwritten digits, tracked in MLflow: two minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . --env-manager local --experiment-name imagenette \
 		-P data=digits -P epochs=6
-	@echo "Compare runs with:  $(BIN)/mlflow ui"
+	@echo "Compare runs with:"; echo "$(BIN)/imagenette ui"
 
 study-demo: install  ## a tiny grid over weight decay by two workers: four minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . --env-manager local --experiment-name imagenette \
 		-e study -P name=weight-decay -P workers=2 -P smoke=true
-	@echo "Look at it with:  $(BIN)/mlflow ui  and  $(BIN)/optuna-dashboard sqlite:///optuna.db"
+	@echo "Look at it with  $(BIN)/optuna-dashboard sqlite:///optuna.db  and"; echo "$(BIN)/imagenette ui"
 
 test: install  ## the tests: nine to twelve minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -168,7 +168,7 @@ class Soak:
         while not self.over.wait(PAUSE) and (self.trains or len(self.promoted) < len(self.trained)):
             if len(self.promoted) < len(self.trained):
                 run_id = str(read_card(self.trained[len(self.promoted)]).run_id)
-                if self.again("promote", "--run", run_id, "--gate", "force"):
+                if self.again("promote", "--run", run_id, "--gate", "force", "--name", "imagenette"):
                     self.promoted.append(run_id)
 
     def write_reports(self) -> None:

@@ -39,6 +39,11 @@ def shown(name: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
+def to_install(extra: str) -> str:
+    """What installs an extra. From a clone, or by the address of one: no index has this package."""
+    return f"pip install '.[{extra}]' in a clone of the project"
+
+
 class _Message(Exception):
     def __init__(self, message: str = "") -> None:
         super().__init__(hide_secrets(message))

@@ -139,3 +139,10 @@ def test_no_readme_link_is_dead():
     for page in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_nothing_tells_to_install_a_package_that_no_index_has():
+    texts = [*ROOT.glob("imagenette/**/*.py"), *ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "Makefile"]
+    assert [
+        path.name for path in texts if re.search(r"install '?imagenette\b", path.read_text("utf-8"))
+    ] == []

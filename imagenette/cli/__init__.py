@@ -18,12 +18,12 @@ import click
 
 from imagenette import __version__
 from imagenette.cli.compare import compare
-from imagenette.cli.models import lineage, predict, promote, rollback, serve
-from imagenette.cli.server import server
+from imagenette.cli.models import lineage, models, predict, promote, rollback, serve
+from imagenette.cli.server import server, ui
 from imagenette.cli.studies import report, status, study
 from imagenette.cli.training import bench, data, train
 from imagenette.cli.upkeep import doctor, sync
-from imagenette.errors import EXIT_FAILED, EXIT_PREEMPTED, EXIT_USAGE, InputError, RunError, shown
+from imagenette.errors import EXIT_FAILED, EXIT_PREEMPTED, EXIT_USAGE, InputError, RunError, shown, to_install
 from imagenette.files import expanded
 from imagenette.processes import on_stop
 
@@ -64,7 +64,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (extra := EXTRAS.get((error.name or "").partition(".")[0])) is None:
             raise
-        code = _complain(f"{error.name} is not installed: pip install 'imagenette[{extra}]'", EXIT_USAGE)
+        code = _complain(f"{error.name} is not installed: {to_install(extra)}", EXIT_USAGE)
     except (KeyboardInterrupt, click.Abort):
         code = _stopped()
     sys.stdout.flush()
@@ -115,10 +115,12 @@ for verb in (
     compare,
     promote,
     rollback,
+    models,
     lineage,
     predict,
     serve,
     server,
+    ui,
     bench,
     data,
     sync,

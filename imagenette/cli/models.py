@@ -1,4 +1,4 @@
-"""Verbs of registered models: promote, rollback, lineage, predict, serve."""
+"""Verbs of registered models: promote, rollback, models, lineage, predict, serve."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ _MODEL = click.option(
     "--model",
     default="imagenette@champion",
     help="NAME@ALIAS, NAME/VERSION, or the folder of a saved model. [default: imagenette@champion]",
-)
-_NAME = click.option(
-    "--name", default="imagenette", help="Registered model. [default: imagenette]", metavar="NAME"
 )
 
 
@@ -43,7 +40,11 @@ _NAME = click.option(
 )
 @flag("--other-data", help="Allow a run on other data than the champion's.")
 @flag("--dry-run", help="Only print what would be done.")
-@_NAME
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="Registered model. [default: imagenette for Imagenette, imagenette-DATA for other data]",
+)
 def promote(
     study: str | None,
     run_id: str | None,
@@ -51,12 +52,13 @@ def promote(
     metric: str,
     other_data: bool,
     dry_run: bool,
-    name: str,
+    name: str | None,
 ) -> None:
     """Prove the best finished run's model and register it; the alias champion moves if the gate allows.
 
-    Without --study or --run it is the best run of the experiment on the champion's data. The model is
-    fetched and loaded, and must give the answers that training gave.
+    Without --study or --run it is the best of all runs on the champion's data, in whatever experiment they
+    lie (MLFLOW_EXPERIMENT_NAME names one); without a champion, on Imagenette. The model is fetched and
+    loaded, and must give the answers that training gave.
 
     Exit codes: 0 registered, or already there; 1 the gate says no; 2 the run cannot be promoted.
     """
@@ -67,7 +69,7 @@ def promote(
         raise click.UsageError("--study and --run exclude each other")
     promotion = promote_run(
         tracking_uri=environment.tracking_uri(),
-        experiment=environment.experiment_name(),
+        experiment=environment.named_experiment(),
         name=name,
         run_id=run_id,
         study=study,
@@ -81,7 +83,7 @@ def promote(
 
 
 @click.command(cls=Verb, short_help="Withdraw the champion; the one before it takes its place.")
-@_NAME
+@click.option("--name", default="imagenette", help="Registered model. [default: imagenette]", metavar="NAME")
 def rollback(name: str) -> None:
     """Withdraw the champion; the version before it takes its place, once it has proved that it works."""
     from imagenette.registry import rollback as roll_back
@@ -89,6 +91,48 @@ def rollback(name: str) -> None:
 
     done = roll_back(tracking_uri=environment.tracking_uri(), name=name, report=click.echo)
     click.echo(done.message)
+
+
+@click.command(cls=Verb, short_help="The registered models, how good they are, and on which data.")
+@flag("--json", help="As JSON.")
+def models(json: bool) -> None:
+    """Every promoted version: its accuracy on the test images in % (and its 95 % interval), its run, date
+    and aliases."""
+    from imagenette.registry import registered
+    from imagenette.tracking import environment
+
+    found = registered(tracking_uri=environment.tracking_uri())
+    if json:
+        click.echo(dumps([each.to_json() for each in found], indent=2))
+        return
+    if not found:
+        click.echo("no model is registered yet: `imagenette promote` registers one")
+        return
+    from itertools import groupby
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    for (name, data, images), versions in groupby(
+        found, lambda each: (each.name, each.data, each.test_images)
+    ):
+        title = Text(f"{name}: {data}, {images:,} test images", style="bold")
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+        for heading in ("version", "test [95 %]", "run", "date"):
+            table.add_column(heading, no_wrap=True)
+        table.add_column("", overflow="fold")
+        for each in versions:
+            low, high = each.interval
+            table.add_row(
+                str(each.version),
+                f"{100 * each.test_accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+                each.run_id or "",
+                each.created[:10],
+                " ".join([*each.aliases, *["withdrawn"] * each.withdrawn]),
+            )
+        console.print(table)
 
 
 @click.command(cls=Verb, short_help="Where a registered model comes from.")
@@ -113,6 +157,8 @@ def lineage(model: str, json: bool) -> None:
     for what, value in found.rows():
         table.add_row(what, Text(value))
     Console().print(table)
+    if found.reproduce:  # on a line of its own, whole: a table would break it where no shell reads on
+        click.echo(f"\nThe command that trains it again:\n{found.reproduce}")
 
 
 @click.command(cls=Verb, short_help="Classify pictures with a registered model.")

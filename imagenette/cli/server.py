@@ -1,4 +1,4 @@
-"""The verb server: the whole tracking service on one machine, its addresses, its backup."""
+"""Verbs of tracking services: server (the whole of it on one machine, its addresses, its backup), ui."""
 
 from __future__ import annotations
 
@@ -93,6 +93,35 @@ def restore(above: Path | None, file: Path, folder: Path | None) -> None:
     from imagenette.server.backup import restore as run
 
     run(file, folder or above or _DEFAULT, report=_report)
+
+
+@click.command(cls=Verb, short_help="MLflow's pages on the runs, opened on the leaderboard.")
+@click.option("--port", type=_PORT, help="0 = any free one. [default: the first free one from 5000 on]")
+@flag("--open", help="Open the newest experiment in the browser too.")
+def ui(port: int | None, open: bool) -> None:
+    """Serve MLflow's pages on loopback, until Ctrl-C, and print the links that open on the runs, best first.
+
+    The store is MLFLOW_TRACKING_URI's, else mlflow.db in this folder; where it is a server already, only the
+    links are printed. Experiments are all that hold runs, or the one of MLFLOW_EXPERIMENT_NAME.
+    """
+    from imagenette.server.ui import ui as run
+    from imagenette.tracking import environment
+
+    links: list[str] = []
+
+    def show(link: str) -> None:
+        click.echo(link)
+        links.append(link)
+        if open and len(links) == 1:
+            click.launch(link)
+
+    run(
+        tracking_uri=environment.tracking_uri(),
+        experiment=environment.named_experiment(),
+        port=port,
+        report=_report,
+        show=show,
+    )
 
 
 def _report(line: str) -> None:

@@ -78,7 +78,7 @@ def study(
         "storage": resolve_storage(storage),
         "workers": workers,
         "tracking_uri": environment.tracking_uri(),
-        "experiment": environment.experiment_name(),
+        "experiment": environment.named_experiment(),
     }
     if plan:
         from imagenette.study.forecast import show_forecast
@@ -126,7 +126,7 @@ def status(name: str | None, storage: str | None, watch: bool) -> None:
     help="Folder for report.html, report.md and a folder for each study. [default: report]",
 )
 @flag("--watch", help="Make it anew whenever something changes, until every study has ended.")
-@click.option("--name", default="imagenette", metavar="NAME", help="Registered model. [default: imagenette]")
+@click.option("--name", metavar="NAME", help="Registered model. [default: any that is on a study's data]")
 @flag("--log", default=True, help="Show each report under its study's parent run too.")
 @click.option(
     "--readme",
@@ -135,9 +135,9 @@ def status(name: str | None, storage: str | None, watch: bool) -> None:
     help="Also put the results into this Markdown file, between its two `imagenette report` comments.",
 )
 def report(
-    studies: tuple[str, ...], out: Path, watch: bool, name: str, log: bool, readme: Path | None
+    studies: tuple[str, ...], out: Path, watch: bool, name: str | None, log: bool, readme: Path | None
 ) -> None:
-    """Tables, figures and conclusions of each STUDY (else of every study of the experiment), from the
+    """Tables, figures and conclusions of each STUDY (else of every study, in whatever experiment), from the
     tracking server alone: one HTML page, Markdown, CSV, LaTeX, SVG, PDF and PNG.
 
     Exit codes: 0 written; 2 no such study; 1 the server does not answer.
@@ -150,7 +150,7 @@ def report(
         studies=tuple(word for text in studies for word in text.split(",") if word),
         out=environment.lasting(out),
         tracking_uri=environment.tracking_uri(),
-        experiment=environment.experiment_name() if environment.outer_experiment_id() is None else None,
+        experiment=environment.named_experiment(),
         model=name,
         watch=watch,
         log=log,

@@ -22,7 +22,7 @@ def sync(folder: Path) -> int:
 
 @click.command(cls=Verb, short_help="Find and mend stale runs and mismatches.")
 @flag("--dry-run", help="Only list.")
-@flag("--all-experiments", help="Not only MLFLOW_EXPERIMENT_NAME's (else `imagenette`).")
+@flag("--all-experiments", help="Our runs in every experiment, also where MLFLOW_EXPERIMENT_NAME is set.")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
@@ -37,13 +37,16 @@ def sync(folder: Path) -> int:
 )
 def doctor(dry_run: bool, all_experiments: bool, folder: Path, stale_minutes: float) -> None:
     """Mend runs left RUNNING by a process that is gone, statuses that contradict each other, models left
-    PENDING and records that were never sent."""
+    PENDING and records that were never sent.
+
+    It looks at this project's runs in whatever experiment they lie; where MLFLOW_EXPERIMENT_NAME is set, at
+    every run of that one."""
     from imagenette.tracking import environment
     from imagenette.tracking.doctor import doctor as examine
 
     examine(
         tracking_uri=environment.tracking_uri(),
-        experiment=None if all_experiments else environment.experiment_name(),
+        experiment=None if all_experiments else environment.named_experiment(),
         folder=folder if folder.is_dir() else None,
         stale_minutes=stale_minutes,
         dry_run=dry_run,

@@ -148,7 +148,17 @@ def check(architecture: str, *, sizes: Collection[int] = (), activation: str = "
             except Exception:  # networks raise all kinds of errors for a shape not made for them
                 fits = False
             if not fits:
-                raise InputError(f"architecture={architecture}: it takes no pictures of {size} x {size} px")
+                raise InputError(
+                    f"architecture={architecture}: it takes no pictures of {size} x {size} px{_taken(net)}"
+                )
+
+
+def _taken(net: nn.Module) -> str:
+    """Which size the network was made for, as timm has it; empty where it does not say."""
+    sizes = getattr(net, "pretrained_cfg", {}).get("input_size")
+    if not sizes:
+        return ""
+    return f"; it is made for {sizes[-1]}: --size {sizes[-1]} --start-size 0"
 
 
 def needs_float32(architecture: str, device: torch.device) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError
 from imagenette.registry.lineage import Lineage, lineage, look_up, opened
+from imagenette.registry.listing import Listed, registered
 from imagenette.registry.promote import Promotion, promote, rollback
 from imagenette.tracking.address import CHAMPION, NAME, Address
 from imagenette.tracking.fetch import fetched
@@ -23,7 +24,7 @@ from imagenette.tracking.fetch import fetched
 if TYPE_CHECKING:
     from imagenette.registry.model import Model
 
-__all__ = ["Lineage", "Promotion", "lineage", "load", "promote", "rollback"]
+__all__ = ["Lineage", "Listed", "Promotion", "lineage", "load", "promote", "registered", "rollback"]
 
 
 def load(address: str = f"{NAME}@{CHAMPION}", *, tracking_uri: str | None = None) -> Model:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagenette.artifacts import PREDICTIONS, SELECTED_MODEL, Answers, read_predictions
+from imagenette.data.sources import IMAGENETTE, PUBLISHED
 from imagenette.errors import InputError
 from imagenette.registry.gate import Evidence
 from imagenette.results import SELECTED, SELECTED_HOLDOUT
-from imagenette.tracking.client import pages, quoted
+from imagenette.tracking.address import CHAMPION, NAME
+from imagenette.tracking.client import or_none, quoted
 from imagenette.tracking.eligibility import FINISHED_RUNS, trained_run, unfit
+from imagenette.tracking.experiments import OLDEST_FIRST, search
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.model import models_of
 from imagenette.tracking.runs import get_run
@@ -55,50 +58,80 @@ def named(client: MlflowClient, run_id: str, metric: str) -> Run:
     return run
 
 
-def ranked(
-    client: MlflowClient,
-    experiment: str,
-    *,
-    study: str | None,
-    metric: str,
-    data_digest: str | None,
-    mixed: bool = False,
-) -> Iterator[Run]:
-    """Runs of an experiment (of one study of it), the best by `metric` first, read page by page.
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Where runs are looked for, and by what they are ranked."""
 
-    data_digest: only runs on that data; None: runs on one data set, whichever it is, unless `mixed`.
-    InputError if there is no run, or if they are on several data sets.
-    """
-    found = client.get_experiment_by_name(experiment)
-    where = f"study {study}" if study else f"experiment {experiment!r}"
-    if found is None:
-        raise InputError(f"experiment {experiment!r} is not on this tracking server")
-    query = FINISHED_RUNS
-    query += f" AND tags.study = {quoted(study)}" if study else ""
-    query += f" AND tags.data_digest = '{data_digest}'" if data_digest else ""
-    best_first = [f"metrics.`{metric}` DESC", "attributes.start_time ASC"]
-    runs = pages(
-        lambda token: client.search_runs([found.experiment_id], query, order_by=best_first, page_token=token)
-    )
-    trained = (trained_run(client, run) for run in runs if run.data.tags.get("role") != "study")
-    fit: Iterator[Run] = (run for run in trained if run is not None and unfit(run, metric) is None)
-    if data_digest is None and not mixed:
-        every = list(fit)
-        digests = sorted({run.data.tags.get("data_digest", "") for run in every})
-        if len(digests) > 1:
-            names = ", ".join(digest[:8] for digest in digests)
+    client: MlflowClient
+    places: Mapping[str, str]
+    """Id -> name of the experiments."""
+    study: str | None
+    metric: str
+
+    def ranked(self, data_digest: str | None = None) -> Iterator[Run]:
+        """Runs that may be promoted, the best first, read page by page. InputError if there is none.
+
+        data_digest: only runs on that data.
+        """
+        query = FINISHED_RUNS
+        query += f" AND tags.study = {quoted(self.study)}" if self.study else ""
+        query += f" AND tags.data_digest = '{data_digest}'" if data_digest else ""
+        runs = search(self.client, self.places, query, f"metrics.`{self.metric}` DESC", OLDEST_FIRST)
+        trained = (trained_run(self.client, run) for run in runs if run.data.tags.get("role") != "study")
+        fit: Iterator[Run] = (r for r in trained if r is not None and unfit(r, self.metric) is None)
+        first = next(fit, None)
+        if first is None:
+            on_data = f" on the champion's data ({data_digest[:8]})" if data_digest else ""
+            none = " (runs with holdout=0 have none)" if "holdout" in self.metric else ""
+            raise InputError(f"{self._where} has no finished run{on_data} with {self.metric}{none}")
+        yield first
+        yield from fit
+
+    def data_meant(self, name: str | None) -> tuple[str, str]:
+        """The one data set to promote from where there is no champion yet to say which: the name of its
+        registered model, and its digest. It is that of `name`, else Imagenette, else the only one. InputError
+        where there are several."""
+        best: dict[str, Run] = {}
+        for run in self.ranked():
+            best.setdefault(run.data.tags.get("data_digest", ""), run)
+        own = {digest: name_of(self.client, run) for digest, run in best.items()}
+        meant = [digest for digest in own if own[digest] == (name or NAME)] or list(own)
+        if len(meant) > 1:
+            names = ", ".join(f"{digest[:8]} for {own[digest]}" for digest in sorted(meant))
             raise InputError(
-                f"{where} has runs on {len(digests)} data sets ({names}), and there is no champion yet to "
-                "say which is meant: name one with --run or --study"
+                f"{self._where} has runs on {len(meant)} data sets ({names}), and there is no champion yet "
+                "to say which is meant: name one with --run, --study or --name"
             )
-        fit = iter(every)
-    first = next(fit, None)
-    if first is None:
-        on_data = f" on the champion's data ({data_digest[:8]})" if data_digest else ""
-        none = " (runs with holdout=0 have none)" if "holdout" in metric else ""
-        raise InputError(f"{where} has no finished run{on_data} with {metric}{none}")
-    yield first
-    yield from fit
+        return name or own[meant[0]], meant[0]
+
+    @property
+    def _where(self) -> str:
+        if self.study:
+            return f"study {self.study}"
+        names = list(self.places.values())
+        return (
+            f"experiment {names[0]!r}" if len(names) == 1 else f"tracking server {self.client.tracking_uri}"
+        )
+
+
+def name_of(client: MlflowClient, run: Run) -> str:
+    """The registered model that a run on its data belongs to: NAME for Imagenette's ten classes, at whatever
+    size, and where NAME's champion is of these very data; else `imagenette-` and what the data are called."""
+    none = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+    champion = or_none(lambda: client.get_model_version_by_alias(NAME, CHAMPION), *none)
+    if champion and champion.tags.get("data_digest") == run.data.tags.get("data_digest"):
+        return NAME
+    if run.data.params.get("data") in PUBLISHED:
+        return NAME
+    try:
+        with fetched(client, f"{run.info.artifact_uri}/{PREDICTIONS}") as path:
+            if {*read_predictions(path).labels} == IMAGENETTE.keys():
+                return NAME
+    except InputError:
+        pass  # `examine` refuses the run for it
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    data = inputs[0].dataset.name if inputs else run.data.params.get("data", "")
+    return "-".join([NAME, *re.findall(r"[\w.]+", data)])
 
 
 def examine(client: MlflowClient, run: Run, metric: str) -> Candidate:

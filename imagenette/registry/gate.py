@@ -94,7 +94,7 @@ def judge(candidate: Evidence, champion: Evidence | None, gate: Gate, *, other_d
         return Verdict(
             False,
             f"it was trained on other data (digest {candidate.data_digest[:8]}) than the champion "
-            f"({champion.data_digest[:8]}); --other-data allows that",
+            f"({champion.data_digest[:8]}): --name registers it beside, --other-data allows it in this place",
         )
     paired = same and len(candidate.correct) == len(champion.correct)
     test = mcnemar(candidate.correct, champion.correct) if paired else None

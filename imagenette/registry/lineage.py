@@ -60,11 +60,11 @@ class Lineage:
         """(what, value) for a table; what is not known is left out."""
         shown = self.to_json()
         metrics = shown.pop("metrics")
-        shown["created"] = _moment(self.created)
+        shown["created"] = moment(self.created)
         shown["aliases"] = ", ".join(self.aliases)
         if self.commit and self.commit_dirty:
             shown["commit"] = f"{self.commit} (with changes that were not committed)"
-        del shown["commit_dirty"]
+        del shown["commit_dirty"], shown["reproduce"]  # a command is no cell of a table
         rows = [(name, str(value)) for name, value in shown.items() if value not in (None, "")]
         return rows + [
             (name, f"{value:.4f}" if "acc" in name else f"{value:g}") for name, value in metrics.items()
@@ -106,5 +106,5 @@ def _of(version: ModelVersion, aliases: dict[str, int]) -> Lineage:
     return Lineage(**{field.name: tags.get(field.name) for field in fields(Lineage)} | known)
 
 
-def _moment(milliseconds: int) -> str:
+def moment(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

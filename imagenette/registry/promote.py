@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError, RunError
-from imagenette.registry.candidates import METRICS, Candidate, examine, named, ranked
+from imagenette.registry.candidates import METRICS, Candidate, Search, examine, name_of, named
 from imagenette.registry.gate import Entry, Gate, Verdict, judge
 from imagenette.registry.lineage import opened
 from imagenette.registry.versions import Standing, Versions
 from imagenette.results import SELECTED, on_lines, summary_of
 from imagenette.tracking.address import CHAMPION, NAME, Address
+from imagenette.tracking.experiments import elsewhere, look_in
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.outer_run import outer_run
 
@@ -47,8 +48,8 @@ class Promotion:
 def promote(
     *,
     tracking_uri: str | None = None,
-    experiment: str = NAME,
-    name: str = NAME,
+    experiment: str | None = None,
+    name: str | None = None,
     run_id: str | None = None,
     study: str | None = None,
     gate: Gate = "better",
@@ -57,14 +58,19 @@ def promote(
     dry_run: bool = False,
     report: Report = lambda line: None,
 ) -> Promotion:
-    """Register the run (or the best of the study, or of the experiment) under `name`; it becomes `champion`
-    if the gate lets it.
+    """Register the run (or the best of the study, or of all) under `name`; it becomes `champion` if the gate
+    lets it.
 
+    experiment: see `look_in`. name: None = that of the run's data, see `name_of`; without a run and a study
+    to say which data are meant, those of NAME's champion, else Imagenette, else the only ones there are.
     Called again after it was killed anywhere, it goes on where it stopped. Raises InputError if the run
     cannot be promoted, RunError if the gate refuses it or the server is dead; each in one line.
     """
-    Address.of_name(name)
+    Address.of_name(name or NAME)
     with opened(tracking_uri) as client, outer_run(client, "promotion") as describe:
+        run = named(client, run_id, metric) if run_id else None
+        runs = Search(client=client, places=look_in(client, experiment), study=study, metric=metric)
+        name, digest = _name_and_data(client, name, run, runs, gate, other_data=other_data)
         versions = Versions(client, name)
         champion = _champion(versions, gate)
         why = f"of {name}, which was rolled back: --gate force promotes it again"
@@ -72,18 +78,13 @@ def promote(
             entry.run_id: f"run {entry.run_id} is version {entry.version} {why}"
             for entry in (_withdrawn(versions) if gate != "force" else [])
         }
-        if run_id:
-            run = named(client, run_id, metric)
+        if run is not None:
             if run.info.run_id in refused:
                 raise RunError(refused[run.info.run_id])
             candidate = examine(client, run, metric)
         else:
-            digest = champion.evidence.data_digest if champion and not other_data else None
-            queue = ranked(
-                client, experiment, study=study, metric=metric, data_digest=digest, mixed=other_data
-            )
-            candidate = _first_that_works(client, queue, metric, refused, report)
-        report(_summary(candidate))
+            candidate = _first_that_works(client, runs.ranked(digest), metric, refused, report)
+        report(_summary(client, candidate))
         reigning = champion is not None and champion.model_id == candidate.model.model_id
         version = champion.version if champion and reigning else None
         former = champion.evidence if champion else None
@@ -142,6 +143,21 @@ def rollback(
         return _ended(describe, name, heir.version, versions.settle())
 
 
+def _name_and_data(
+    client: MlflowClient, name: str | None, run: Run | None, runs: Search, gate: Gate, *, other_data: bool
+) -> tuple[str, str | None]:
+    """The registered model's name, and the digest of the data that runs are taken from; None: of any."""
+    if run is None and (name or not runs.study):
+        champion = _champion(Versions(client, name or NAME), gate)
+        if champion is not None:
+            return name or NAME, None if other_data else champion.evidence.data_digest
+    if run is None and not other_data:
+        return runs.data_meant(name)
+    if name is None:
+        name = name_of(client, run or next(runs.ranked()))
+    return name, None
+
+
 def _champion(versions: Versions, gate: Gate) -> Entry | None:
     """The champion as the versions have it. RunError if the alias was set by hand to a version that
     was not promoted."""
@@ -188,11 +204,13 @@ def _first_that_works(
     raise first
 
 
-def _summary(candidate: Candidate) -> str:
+def _summary(client: MlflowClient, candidate: Candidate) -> str:
     run, evidence = candidate.run, candidate.evidence
+    place = elsewhere(client.get_experiment(run.info.experiment_id).name)
     return (
-        f"run {run.info.run_id} ({run.info.run_name}): {evidence.metric} {evidence.value:.4f}; its model "
-        f"loads, and its answers are those of training (shares differ by {candidate.difference:.0e} at most)"
+        f"run {run.info.run_id} ({run.info.run_name}){place}: {evidence.metric} {evidence.value:.4f}; its "
+        "model loads, and its answers are those of training (shares differ by "
+        f"{candidate.difference:.0e} at most)"
     )
 
 

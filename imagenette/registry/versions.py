@@ -110,6 +110,11 @@ class Versions:
         return True
 
 
+def is_promoted(version: ModelVersion) -> bool:
+    """Whether its tags are those of a promotion, not of somebody's own."""
+    return _as_entry(version) is not None
+
+
 def _as_entry(version: ModelVersion) -> Entry | None:
     """None for a version that was not promoted but registered by hand."""
     tags = version.tags

@@ -43,13 +43,13 @@ class Request:
     """What to report on, and where the report goes."""
 
     studies: tuple[str, ...] = ()
-    """Names; none = every study of the experiment that has a parent run."""
+    """Names; none = every study that has a parent run."""
     out: Path = Path("report")
     tracking_uri: str | None = None
     experiment: str | None = None
-    """Its name; None = that of `mlflow run`, else imagenette."""
-    model: str = "imagenette"
-    """The registered model whose champion's confusion matrix is shown."""
+    """Its name; None = the one that `mlflow run` was told, else all of them."""
+    model: str | None = None
+    """The registered model whose champion's confusion matrix is shown; None = any, on the study's data."""
     watch: bool = False
     """Make the report anew whenever something changed, until every study has ended."""
     log: bool = True
@@ -74,8 +74,8 @@ def report(request: Request, emit: Callable[[str], None]) -> None:
         names = list(dict.fromkeys(request.studies)) or reader.studies()
         if not names:
             raise InputError(
-                f"experiment {reader.experiment!r} has no study yet: `imagenette study NAME` makes one; or "
-                "name the tag `study` of runs that have no parent run"
+                f"there is no study {reader.where} of {reader.uri} yet: `imagenette study NAME` makes one; "
+                "or name the tag `study` of runs that have no parent run"
             )
         reports: list[StudyReport] = []
         seen: object = None
@@ -124,11 +124,15 @@ def _lines(report: StudyReport) -> list[str]:
     """What the terminal shows of a study."""
     study = report.study
     odd = f"; odd: {len(study.problems)}, see the report" if study.problems else ""
-    return [f"{study.name}: {report.so_far}{odd}", *(f"  {sentence}" for sentence in report.conclusions)]
+    return [
+        f"{study.name}{report.place}: {report.so_far}{odd}",
+        *(f"  {sentence}" for sentence in report.conclusions),
+    ]
 
 
 def _read_study(reader: Reader, name: str, known: Callable[[str], StudyPlan | None]) -> StudyReport:
     from imagenette.report.study_report import StudyReport
+    from imagenette.tracking.experiments import elsewhere
 
     tracked = reader.study(name)
     plan, problems = tracked.plan, []
@@ -136,6 +140,12 @@ def _read_study(reader: Reader, name: str, known: Callable[[str], StudyPlan | No
         plan = known(name)
         instead = "that of the same name among the shipped studies is taken" if plan else "the runs' tags are"
         problems.append(f"What the study planned is not on the server ({tracked.problem}): {instead}.")
+    if tracked.others:
+        names = ", ".join(tracked.others)
+        problems.append(
+            f"Older runs of a study of this name lie in {names} and are left out: "
+            "MLFLOW_EXPERIMENT_NAME names the experiment to read."
+        )
     if len(tracked.parents) > 1:
         ids = ", ".join(tracked.parents)
         problems.append(f"The study has {len(tracked.parents)} parent runs, the newest first: {ids}.")
@@ -146,19 +156,22 @@ def _read_study(reader: Reader, name: str, known: Callable[[str], StudyPlan | No
     shareable = server.hostname not in ("localhost", "127.0.0.1", "::1") and "@" not in server.netloc
     if parent and server.scheme in ("http", "https") and shareable:
         address = f"{reader.uri.rstrip('/')}/#/experiments/{tracked.experiment_id}/runs/{parent}"
-    return StudyReport.of(study, published(plan) if plan else None, address=address)
+    place = elsewhere(tracked.experiment)
+    return StudyReport.of(study, published(plan) if plan else None, address=address, place=place)
 
 
 def _write(reader: Reader, reports: Sequence[StudyReport], request: Request, *, refresh: int | None) -> None:
     """Everything into the folder, and each study's part under its parent run."""
     from imagenette.report.write import markdown, page, put_into, write_study
 
-    champion = reader.champion(request.model)
+    champions = reader.champions(
+        request.model, {run.data_digest for each in reports for run in each.study.runs}
+    )
     drawn = []
     try:
         for report in reports:
             digests = {run.data_digest for run in report.study.runs}
-            own = champion if champion and champion.data_digest in digests else None
+            own = next((each for each in champions if each.data_digest in digests), None)
             folder = request.out / report.folder
             with_figures, files = write_study(report, own, folder, refresh=refresh)
             drawn.append(with_figures)

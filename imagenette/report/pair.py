@@ -108,11 +108,11 @@ def compare_runs(a: str, b: str, *, tracking_uri: str | None = None, experiment:
         print(pair.sentence)
         pair.sheet("differ.png")
 
-    tracking_uri: else MLFLOW_TRACKING_URI's; experiment: else MLFLOW_EXPERIMENT_NAME's, else imagenette.
+    tracking_uri: else MLFLOW_TRACKING_URI's; experiment: else MLFLOW_EXPERIMENT_NAME's, else all.
     InputError where either is not there, is ambiguous, has not finished, or is on other data than the other;
     RunError where the server does not answer.
     """
-    reader = open_reader(tracking_uri, experiment or environment.experiment_name())
+    reader = open_reader(tracking_uri, experiment or environment.named_experiment())
     one, other = find_sides(reader, a, b)
     base, arm = other.arm, one.arm
     study = Study(name="", title="", arms=(base, arm), baseline=base, metric=shared_metric((base, arm), base))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -29,11 +29,11 @@ from imagenette.artifacts import (
 from imagenette.errors import InputError
 from imagenette.report.runs import CURVES, Curve, TrackedRun, number
 from imagenette.results import METRICS, SELECTED, Status
-from imagenette.tracking.client import check_alive, connect, first_line, one_line, pages, quoted, resolve_uri
+from imagenette.tracking.client import check_alive, connect, first_line, one_line, quoted, resolve_uri
 from imagenette.tracking.eligibility import trained_run, unfinished
-from imagenette.tracking.environment import EXPERIMENT, outer_experiment_id
+from imagenette.tracking.experiments import NEWEST_FIRST, OLDEST_FIRST, look_in, search
 from imagenette.tracking.fetch import fetched
-from imagenette.tracking.lookup import find_run, find_version
+from imagenette.tracking.lookup import find_run, find_version, promoted_versions
 from imagenette.tracking.outer_run import outer_run
 from imagenette.tracking.runs import get_run
 from imagenette.tracking.study_plan import OUTLINE, StudyPlan
@@ -55,6 +55,9 @@ class Tracked:
     """All that the server has of a study."""
 
     experiment_id: str
+    experiment: str
+    others: tuple[str, ...]
+    """Experiments that have an older study of this name."""
     parents: tuple[str, ...]
     """Ids of the runs that it is shown under, the newest first; several where a study was made anew."""
     status: str
@@ -82,15 +85,25 @@ class Champion:
 
 
 class Reader:
-    """A tracking server's studies, in one experiment. Where the server fails, a RunError of one line."""
+    """A tracking server's studies. Where the server fails, a RunError of one line.
 
-    def __init__(self, client: MlflowClient, experiment: str, experiment_id: str) -> None:
-        self._client, self.experiment, self._id = client, experiment, experiment_id
+    places: id -> name of the experiments that are read; several may have a study of one name: then that one
+    counts whose parent (else whose run) is the newest.
+    """
+
+    def __init__(self, client: MlflowClient, places: Mapping[str, str]) -> None:
+        self._client, self._places = client, places
         self._read: dict[str, TrackedRun] = {}
 
     @property
     def uri(self) -> str:
         return str(self._client.tracking_uri)
+
+    @property
+    def where(self) -> str:
+        """`in experiment 'NAME'`, or in all of them."""
+        names = list(self._places.values())
+        return f"in experiment {names[0]!r}" if len(names) == 1 else "in any experiment"
 
     def studies(self) -> list[str]:
         """Names of all studies with a parent run, the newest first."""
@@ -117,15 +130,22 @@ class Reader:
                     children.append(run)
             if not parents and not children:
                 raise InputError(
-                    f"study {name}: no run in experiment {self.experiment!r} of {self.uri} has "
-                    f"the tag study={name}{self._known(name)}"
+                    f"study {name}: no run {self.where} of {self.uri} has the tag study={name}"
+                    f"{self._known(name)}"
                 )
+            place = (parents or children)[-1].info.experiment_id
+            others = {run.info.experiment_id for run in (*parents, *children)} - {place}
+            parents, children = (
+                [run for run in runs if run.info.experiment_id == place] for runs in (parents, children)
+            )
             parents.reverse()
             plan, problem = self._plan(parents)
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 runs = tuple(pool.map(self._whole, children))
             return Tracked(
-                experiment_id=self._id,
+                experiment_id=place,
+                experiment=self._places[place],
+                others=tuple(sorted(self._places[other] for other in others)),
                 parents=tuple(run.info.run_id for run in parents),
                 status=_status(parents[0]) if parents else "",
                 plan=plan,
@@ -133,11 +153,21 @@ class Reader:
                 runs=runs,
             )
 
+    def champions(self, name: str | None, digests: Collection[str]) -> list[Champion]:
+        """Of that registered model, or of all that have versions on these data."""
+        if name is not None:
+            names = [name]
+        else:
+            with one_line(self.uri):
+                found = promoted_versions(self._client)
+                names = sorted({each.name for each in found if each.tags.get("data_digest") in digests})
+        return [champion for each in names if (champion := self.champion(each)) is not None]
+
     def run(self, text: str) -> TrackedRun | None:
         """The training of that id, or whose id begins so, or of that name. InputError where it may be
         several."""
         with one_line(self.uri):
-            run = find_run(self._client, self._id, text)
+            run = find_run(self._client, list(self._places), text)
             return self._whole(run) if run else None
 
     def version(self, address: Address) -> tuple[str, TrackedRun]:
@@ -211,10 +241,7 @@ class Reader:
         return outer_run(self._client, "report")
 
     def _search(self, query: str, *, newest: bool = False) -> Iterator[Run]:
-        order = ["attributes.start_time DESC" if newest else "attributes.start_time ASC"]
-        yield from pages(
-            lambda token: self._client.search_runs([self._id], query, order_by=order, page_token=token)
-        )
+        yield from search(self._client, self._places, query, NEWEST_FIRST if newest else OLDEST_FIRST)
 
     def _known(self, name: str) -> str:
         names = self.studies()
@@ -303,21 +330,13 @@ class Reader:
 
 
 def open_reader(tracking_uri: str | None, experiment: str | None) -> Reader:
-    """InputError without the experiment; RunError, within seconds, without the server.
-
-    experiment: a name; None = the one that `mlflow run` says, else imagenette.
-    """
+    """InputError without the experiment; RunError, within seconds, without the server. experiment: see
+    `look_in`."""
     uri = resolve_uri(tracking_uri)
     check_alive(uri, advice="start it, a report reads all it shows from there")
     with one_line(uri):
         client = connect(uri)
-        outer = None if experiment else outer_experiment_id()
-        name = experiment or EXPERIMENT
-        found = client.get_experiment(outer) if outer else client.get_experiment_by_name(name)
-        if found is None or found.lifecycle_stage != "active":
-            there = "deleted" if found else "not"
-            raise InputError(f"experiment {name!r} is {there} on {uri}")
-        return Reader(client, found.name, found.experiment_id)
+        return Reader(client, look_in(client, experiment))
 
 
 def _brief(run: Run) -> TrackedRun:

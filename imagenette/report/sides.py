@@ -78,9 +78,7 @@ def _find(reader: Reader, text: str, studies: dict[str, Study]) -> Side:
     near = get_close_matches(text, [*names, *known, CHAMPION, PREVIOUS], n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     newest = f"; the newest runs are {', '.join(names[:_NAMED])}" if names else ""
-    raise InputError(
-        f"{text}: experiment {reader.experiment!r} has no such run; {hint}allowed are {FORMS}{newest}"
-    )
+    raise InputError(f"{text}: no such run {reader.where}; {hint}allowed are {FORMS}{newest}")
 
 
 def _of_run(run: TrackedRun, name: str, about: str) -> Side:

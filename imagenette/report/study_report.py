@@ -34,9 +34,11 @@ class StudyReport:
     figures: list[SavedFigure] = field(default_factory=list)
     address: str = ""
     """Of the parent run in MLflow's pages; empty without a server that has pages."""
+    place: str = ""
+    """` in experiment 'NAME'` where that is not the usual one."""
 
     @classmethod
-    def of(cls, study: Study, published: Study | None = None, *, address: str = "") -> Self:
+    def of(cls, study: Study, published: Study | None = None, *, address: str = "", place: str = "") -> Self:
         """Everything but the figures."""
         comparisons = compare(study)
         findings = Findings.of(study, comparisons)
@@ -53,6 +55,7 @@ class StudyReport:
             tables=[table for table in made if table],
             published=public,
             address=address,
+            place=place,
         )
 
     @property

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from imagenette.errors import InputError, RunError
+from imagenette.errors import InputError, RunError, to_install
 from imagenette.ports import listen
 from imagenette.server import postgres, programs
 from imagenette.server.folder import Folder, Form
@@ -68,7 +68,7 @@ def up(where: Path, *, port: int, dashboard_port: int, form: Form, report: Print
         if programs.has_dashboard():
             report(f"Optuna's dashboard at http://127.0.0.1:{dashboard_port}")
         else:
-            report("Optuna's dashboard is not installed: pip install 'imagenette[server]'")
+            report(f"Optuna's dashboard is not installed: {to_install('server')}")
         show(environment_lines(folder))
         supervisor.forever()
 

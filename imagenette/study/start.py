@@ -22,7 +22,6 @@ from imagenette.study.page import describe
 from imagenette.study.queue import Row, StudyRecord
 from imagenette.study.worker import Order
 from imagenette.tracking.client import resolve_uri
-from imagenette.tracking.environment import EXPERIMENT
 from imagenette.tracking.parent import StudyRun
 from imagenette.tracking.study_plan import OUTLINE
 from imagenette.training.job import Result
@@ -36,7 +35,8 @@ class Plan:
     storage: str
     workers: int = 1
     tracking_uri: str | None = None
-    experiment: str = EXPERIMENT
+    experiment: str | None = None
+    """MLflow's; None = the usual one, and runs of any are reused."""
     runs: Path = Path("runs")
     """Folder of the study's folder."""
     retry_failed: bool = False

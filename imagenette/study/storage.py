@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import sys
@@ -93,8 +94,11 @@ def find_queue(storage: optuna.storages.RDBStorage, name: str) -> Queue:
     try:
         return Queue(storage.engine, storage.get_study_id_from_name(name))
     except KeyError:
-        names = ", ".join(sorted(study.study_name for study in storage.get_all_studies())) or "none"
-        raise InputError(f"study {name}: not in {storage.url}; there are: {names}") from None
+        names = sorted(study.study_name for study in storage.get_all_studies())
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}? There" if close else "there"
+        known = ", ".join(names) or "none"
+        raise InputError(f"study {name}: not in {storage.url}; {hint} are: {known}") from None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +20,9 @@ from imagenette.processes import lives
 from imagenette.results import Status
 from imagenette.tracking.client import connect, first_line, pages, resolve_uri
 from imagenette.tracking.deliver import set_tags
+from imagenette.tracking.experiments import OURS, elsewhere, look_in, search
 from imagenette.tracking.outbox import count_lacking
-from imagenette.tracking.runs import UID
+from imagenette.tracking.runs import UID, get_run
 from imagenette.tracking.sync import find_outputs, sync
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ STALE_MINUTES = 10.0
 """A run of another host without a heartbeat for so long is lost."""
 SILENT_MINUTES = 60.0
 """So is a run that never had one (`mlflow run` still building its environment has none)."""
-DEFAULT_EXPERIMENT = "0"
 _DECLARED = {"main": {"recipe", "depth", "nproc"}, "study": {"name", "workers", "smoke"}}
 """Entry point of MLproject -> parameters that it declares, which `mlflow run` records at once."""
 
@@ -44,13 +44,16 @@ class Finding:
     kind: Literal["lost run", "status mismatch", "pending model", "undelivered records"]
     subject: str
     """Run id, model id or folder."""
+    place: str = ""
+    """` in experiment 'NAME'` where that is not the usual one."""
     what: str
     remedy: str
     """What mending does, or did."""
     mended: bool = False
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.subject}: {self.what}; {'' if self.mended else 'would '}{self.remedy}"
+        done = "" if self.mended else "would "
+        return f"{self.kind} {self.subject}{self.place}: {self.what}; {done}{self.remedy}"
 
 
 def doctor(
@@ -78,38 +81,45 @@ def find(
     folder: Path | None = None,
     stale_minutes: float = STALE_MINUTES,
 ) -> Iterator[Finding]:
-    """Everything wrong in an experiment (None: in all) and under a folder of output folders. Looks at one
-    thing after the other, folders first: what they hold may be all that a run lacks, once the finding is
-    mended."""
+    """Everything wrong with the runs of an experiment (None: with ours, wherever they lie) and under a folder
+    of output folders. Looks at one thing after the other, folders first: what they hold may be all that a run
+    lacks, once the finding is mended."""
     for output in find_outputs(folder) if folder else []:
         if lacking := count_lacking(output):
             what = f"the server lacks {lacking} records"
             yield Finding(kind="undelivered records", subject=str(output), what=what, remedy="send them")
-    ids = _experiment_ids(client, experiment)
-    if not ids:
+    places = look_in(client, experiment)
+    if not places:
         return
     lost = set()
-    for run in _runs(client, ids):
+    for run in _runs(client, places, every=experiment is not None):
         if finding := _diagnose(client, run, stale_minutes):
             lost.add(run.info.run_id)
-            yield finding
-    for model in pages(lambda token: client.search_logged_models(ids, page_token=token)):
+            yield replace(finding, place=elsewhere(places[run.info.experiment_id]))
+    for model in pages(lambda token: client.search_logged_models(list(places), page_token=token)):
         if model.status == "PENDING":
-            source = client.get_run(model.source_run_id) if model.source_run_id else None
+            source = get_run(client, model.source_run_id) if model.source_run_id else None
+            if experiment is None and (source is None or UID not in source.data.tags):
+                continue  # somebody else's
             if source is None or source.info.run_id in lost or source.info.status != "RUNNING":
                 what = f"{model.name!r} was never finished, and its run has ended"
-                yield Finding(kind="pending model", subject=model.model_id, what=what, remedy="set FAILED")
+                place = elsewhere(places[model.experiment_id])
+                yield Finding(
+                    kind="pending model", subject=model.model_id, place=place, what=what, remedy="set FAILED"
+                )
 
 
-def _runs(client: MlflowClient, ids: list[str]) -> Iterator[Run]:
-    """Every run of the experiments; and of MLflow's own default one, where `mlflow run` without a name of an
-    experiment makes its runs, those that are this project's."""
-    yield from pages(lambda token: client.search_runs(ids, page_token=token))
-    if DEFAULT_EXPERIMENT not in ids:
-        for run in pages(lambda token: client.search_runs([DEFAULT_EXPERIMENT], page_token=token)):
-            entry = run.data.tags.get("mlflow.project.entryPoint", "")
-            if UID in run.data.tags or _DECLARED.get(entry, {""}) <= run.data.params.keys():
-                yield run
+def _runs(client: MlflowClient, places: Mapping[str, str], *, every: bool) -> Iterator[Run]:
+    """The experiments' runs; unless all of them are wanted, this project's: what it recorded, and what
+    `mlflow run` made for it and it never came to."""
+    if every:
+        yield from search(client, places, "")
+        return
+    yield from search(client, places, OURS)
+    for run in search(client, places, "tags.`mlflow.project.entryPoint` LIKE '%'"):
+        declared = _DECLARED.get(run.data.tags["mlflow.project.entryPoint"], {""})
+        if UID not in run.data.tags and declared <= run.data.params.keys():
+            yield run
 
 
 def mend(client: MlflowClient, finding: Finding, *, stale_minutes: float = STALE_MINUTES) -> Finding:
@@ -187,12 +197,3 @@ def _heartbeat(run: Run) -> float | None:
     """Seconds since 1970."""
     text = run.data.tags.get("heartbeat")
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp() if text else None
-
-
-def _experiment_ids(client: MlflowClient, name: str | None) -> list[str]:
-    if name is None:
-        return [e.experiment_id for e in pages(lambda token: client.search_experiments(page_token=token))]
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        raise InputError(f"experiment {name!r} is not on this tracking server")
-    return [experiment.experiment_id]

@@ -33,14 +33,19 @@ def tracking_uri() -> str | None:
     return os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
+def named_experiment() -> str | None:
+    """MLFLOW_EXPERIMENT_NAME; None where it is not set, or empty."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
+
+
 def experiment_name() -> str:
-    """MLFLOW_EXPERIMENT_NAME, else EXPERIMENT."""
-    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    """Where new runs go: MLFLOW_EXPERIMENT_NAME, else EXPERIMENT."""
+    return named_experiment() or EXPERIMENT
 
 
 def outer_experiment_id() -> str | None:
-    """The experiment in which `mlflow run` made its run, where it named none."""
-    return None if os.environ.get("MLFLOW_EXPERIMENT_NAME") else os.environ.get("MLFLOW_EXPERIMENT_ID")
+    """The experiment in which `mlflow run` made its run, where no name of one is set."""
+    return None if named_experiment() else os.environ.get("MLFLOW_EXPERIMENT_ID")
 
 
 def has_outer_run() -> bool:

@@ -4,16 +4,17 @@ what it reached. Reads the tracking server, and makes nothing there."""
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagenette.config import Config, from_params
-from imagenette.errors import RunError
+from imagenette.errors import InputError, RunError
 from imagenette.results import SELECTED
-from imagenette.tracking.client import check_alive, connect, one_line, pages, resolve_uri
+from imagenette.tracking.client import check_alive, connect, one_line, resolve_uri
 from imagenette.tracking.eligibility import FINISHED_RUNS, unfit
-from imagenette.tracking.environment import outer_experiment_id
+from imagenette.tracking.experiments import look_in, search
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -37,7 +38,7 @@ class FinishedRun:
     test_images: int | None
 
 
-def finished_runs(tracking_uri: str | None, experiment: str) -> list[FinishedRun]:
+def finished_runs(tracking_uri: str | None, experiment: str | None) -> list[FinishedRun]:
     """The oldest first; none where the experiment is not there. RunError of one line, within seconds, without
     the server."""
     uri = resolve_uri(tracking_uri)
@@ -47,17 +48,10 @@ def finished_runs(tracking_uri: str | None, experiment: str) -> list[FinishedRun
     check_alive(uri, timeout=2, advice="start it")
     with one_line(uri):
         client = connect(uri)
-        outer = outer_experiment_id()
-        found = client.get_experiment(outer) if outer else client.get_experiment_by_name(experiment)
-        if found is None:
-            return []
-        order = ["attributes.start_time ASC"]
-        runs = pages(
-            lambda token: client.search_runs(
-                [found.experiment_id], FINISHED_RUNS, order_by=order, page_token=token
-            )
-        )
-        return [known for run in runs if (known := _finished(run))]
+        with suppress(InputError):  # the one that is named is not there yet
+            runs = search(client, look_in(client, experiment), FINISHED_RUNS)
+            return [known for run in runs if (known := _finished(run))]
+        return []
 
 
 def _finished(run: Run) -> FinishedRun | None:

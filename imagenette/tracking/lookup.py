@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError
+from imagenette.tracking.address import CHAMPION, Address
 from imagenette.tracking.client import or_none, pages, quoted
 from imagenette.tracking.runs import get_run
 
@@ -16,21 +17,21 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-    from imagenette.tracking.address import Address
 
 _ID, _BEGINNING = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{6,31}")
 _MOST = 5  # that a message names
 
 
-def find_run(client: MlflowClient, experiment_id: str, text: str) -> Run | None:
-    """The run of that id, in whatever experiment; else the one of this experiment whose id begins so, in six
-    characters or more, or that is called so. Deleted ones are found by their id. None where there is none."""
+def find_run(client: MlflowClient, experiments: list[str], text: str) -> Run | None:
+    """The run of that id, in whatever experiment; else the one of these experiments whose id begins so, in
+    six characters or more, or that is called so. Deleted ones are found by their id. None where there is
+    none."""
     if _ID.fullmatch(text) and (known := get_run(client, text)):
         return known
     called = f"attributes.run_name = {quoted(text)}"
-    found = {run.info.run_id: run for run in _search(client, experiment_id, called)}
+    found = {run.info.run_id: run for run in _search(client, experiments, called)}
     if _BEGINNING.fullmatch(text):
-        begin = _search(client, experiment_id, f"attributes.run_id LIKE '{text}%'", deleted=True)
+        begin = _search(client, experiments, f"attributes.run_id LIKE '{text}%'", deleted=True)
         found |= {run.info.run_id: run for run in begin}
     if len(found) > 1:
         named = [f"{run_id} ({run.info.run_name})" for run_id, run in found.items()]
@@ -41,11 +42,13 @@ def find_run(client: MlflowClient, experiment_id: str, text: str) -> Run | None:
     return next(iter(found.values()), None)
 
 
-def _search(client: MlflowClient, experiment_id: str, query: str, *, deleted: bool = False) -> Iterator[Run]:
+def _search(
+    client: MlflowClient, experiments: list[str], query: str, *, deleted: bool = False
+) -> Iterator[Run]:
     from mlflow.entities import ViewType
 
     view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
-    yield from pages(lambda token: client.search_runs([experiment_id], query, view, page_token=token))
+    yield from pages(lambda token: client.search_runs(experiments, query, view, page_token=token))
 
 
 def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
@@ -53,6 +56,11 @@ def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
     query = f"name = {quoted(name)}"
     found = pages(lambda token: client.search_model_versions(query, page_token=token))
     return sorted(found, key=lambda version: int(version.version))
+
+
+def promoted_versions(client: MlflowClient) -> list[ModelVersion]:
+    """Of every registered model those that this project promoted: they carry their gate."""
+    return list(pages(lambda token: client.search_model_versions("tags.gate LIKE '%'", page_token=token)))
 
 
 def aliases_of(client: MlflowClient, name: str) -> dict[str, int]:
@@ -73,6 +81,9 @@ def find_version(client: MlflowClient, address: Address) -> ModelVersion:
         return found
     known = [f"/{version.version}" for version in versions_of(client, address.name)[-_MOST:]]
     if not known:
-        raise InputError(f"model {address} is not registered: `imagenette promote` registers one")
+        others = sorted({each.name for each in promoted_versions(client)})
+        hint = "`imagenette models` lists them" if others else "`imagenette promote` registers one"
+        hint = f"did you mean {others[0]}@{CHAMPION}?" if len(others) == 1 else hint
+        raise InputError(f"model {address} is not registered: {hint}")
     known = [f"@{alias}" for alias in aliases_of(client, address.name)] + known
     raise InputError(f"model {address} is not registered; {address.name} has {', '.join(known)}")

@@ -23,7 +23,8 @@ from imagenette.tracking import views
 from imagenette.tracking.adoption import candidate, parent_of
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, resolve_uri
 from imagenette.tracking.deliver import as_metrics, log_missing_params, set_tags
-from imagenette.tracking.environment import take_outer_run
+from imagenette.tracking.environment import EXPERIMENT, take_outer_run
+from imagenette.tracking.experiments import look_in
 from imagenette.tracking.mlflow_tracker import finite
 from imagenette.tracking.outbox import Card, Outbox, count_lacking, holds_run, read_card, read_refused
 from imagenette.tracking.outer_run import hand_over
@@ -53,6 +54,7 @@ class StudyRun:
         self.experiment_id: str = run.info.experiment_id
         self.experiment: str = client.get_experiment(self.experiment_id).name
         """Where the parent is, and its children must be: that of `mlflow run` where it was adopted."""
+        self._named: str | None = None
         self._measured: dict[str, tuple[int, float]] = {}
         self._dead = False
         self._printed: set[str] = set()
@@ -62,7 +64,7 @@ class StudyRun:
         cls,
         *,
         tracking_uri: str | None,
-        experiment: str,
+        experiment: str | None,
         name: str,
         uid: str,
         params: dict[str, str],
@@ -74,6 +76,7 @@ class StudyRun:
     ) -> Self:
         """Find the study's run, else make it, and set it running.
 
+        experiment: a name; None = the usual one, for a study that may reuse runs of any.
         known_run_id: the parent as the study's database has it. register(replaced, run_id): name another
         parent there if it still is `replaced`, by one atomic step; the id that stands, whoever named it.
         The run `mlflow run` made (MLFLOW_RUN_ID, which is removed from the environment) becomes the parent
@@ -85,12 +88,14 @@ class StudyRun:
         uri = resolve_uri(tracking_uri)
         with _needed(uri):
             client = connect(uri)
-            new = partial(candidate, client, experiment, name=name, uid=uid, outer_run_id=outer_run_id)
+            place = experiment or EXPERIMENT
+            new = partial(candidate, client, place, name=name, uid=uid, outer_run_id=outer_run_id)
             run = parent_of(client, uid, known_run_id, new=new, register=register)
             if outer_run_id not in (None, run.info.run_id):
                 hand_over(client, outer_run_id, run.info.run_id)
             parent = cls(client, uri, run, study=name, uid=uid)
             parent._keep_views([key.removeprefix("varied.") for key in params if key.startswith("varied.")])
+            parent._named = parent.experiment if experiment else None
             parent._fill_in(params, tags, files=files, description=description)
         return parent
 
@@ -134,13 +139,15 @@ class StudyRun:
         return bool(self._attempt(end))
 
     def reusable(self, digests: Iterable[str], *, data_digest: str) -> dict[str, Run]:
-        """The oldest finished run of this experiment for each config digest that has one on this data.
+        """The oldest finished run for each config digest that has one on this data: in this experiment where
+        one was named, else in any.
 
         Runs with an accuracy that is not finite do not count, nor runs that were themselves reused.
         Raises RunError if the server does not answer.
         """
         with _needed(self._uri):
-            return find_reusable(self._client, self.experiment_id, digests, data_digest=data_digest)
+            places = look_in(self._client, self._named)
+            return find_reusable(self._client, places, digests, data_digest=data_digest)
 
     def add_reused(self, *, name: str, arm: str, source: Run, trial: int) -> str:
         """A finished child that stands for a run trained elsewhere: its id. Again is a no-op.
@@ -148,7 +155,7 @@ class StudyRun:
         Raises RunError if the server does not answer; called again, it goes on where it stopped.
         """
         source_id, params = source.info.run_id, source.data.params
-        link = f"[{source.info.run_name}](#/experiments/{self.experiment_id}/runs/{source_id})"
+        link = f"[{source.info.run_name}](#/experiments/{source.info.experiment_id}/runs/{source_id})"
         tags = shared_tags(source) | {"arm": arm, "trial": str(trial), "reused_run": source_id}
         tags[_NOTE] = f"Not trained again: {link} is a finished run of the same config on the same data."
         with _needed(self._uri):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from imagenette.config import from_params
 from imagenette.results import CURVES, SUMMARY
-from imagenette.tracking.client import pages
 from imagenette.tracking.eligibility import FINISHED_RUNS, unfit
+from imagenette.tracking.experiments import search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,9 +22,9 @@ _SHARED = {
 
 
 def find_reusable(
-    client: MlflowClient, experiment_id: str, digests: Iterable[str], *, data_digest: str
+    client: MlflowClient, places: Mapping[str, str], digests: Iterable[str], *, data_digest: str
 ) -> dict[str, Run]:
-    """The oldest run that counts, for each config digest that has one in the experiment.
+    """The oldest run that counts, for each config digest that has one in these experiments.
 
     The digest is of the config that a run's params give today: the tag `config_digest` of an older run may
     have been made otherwise, or before there was some knob. The tag only marks a run as this project's.
@@ -33,10 +33,7 @@ def find_reusable(
     found: dict[str, Run] = {}
     # MLflow's search knows no IN for tags (3.17), so the configs are picked here.
     query = f"{FINISHED_RUNS} AND tags.data_digest = '{data_digest}'"
-    oldest_first = ["attributes.start_time ASC"]
-    for run in pages(
-        lambda token: client.search_runs([experiment_id], query, order_by=oldest_first, page_token=token)
-    ):
+    for run in search(client, places, query):
         if "config_digest" not in run.data.tags or unfit(run) is not None:
             continue
         if (config := from_params(run.data.params)) and (digest := config.digest()) in wanted:

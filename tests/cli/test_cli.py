@@ -415,7 +415,10 @@ def test_a_verb_without_its_packages_names_the_extra_that_has_them(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     done = subprocess.run([sys.executable, "-c", NO_TORCH], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "imagenette: torch is not installed: pip install 'imagenette[train]'\n"
+    assert (
+        done.stderr
+        == "imagenette: torch is not installed: pip install '.[train]' in a clone of the project\n"
+    )
 
 
 def test_what_is_read_and_said_is_the_same_in_every_locale(tmp_path):

@@ -94,7 +94,7 @@ def test_the_whole_tour_survives_two_kills_and_a_restore(served: Served, place: 
     assert code in (0, 74), (tmp_path / "study.log").read_text()
     user.run("sync", "runs")
     assert complete(served) == 6
-    user.run("promote")
+    user.run("promote", "--name", "imagenette")
     user.run("report", "--no-log", "--out", "first")
 
     began = time.monotonic()

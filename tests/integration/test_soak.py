@@ -146,7 +146,7 @@ def test_a_version_an_alias_and_a_model_that_are_gone_are_found(tmp_path: Path, 
     shop = Shop(uri, saved_model(tmp_path / "model"), tmp_path)
     first, second = (shop.run(0.8 + i / 10) for i in range(2))
     for run in (first, second):
-        promote(tracking_uri=uri, run_id=run, experiment="registry")
+        promote(tracking_uri=uri, run_id=run, name="imagenette")
     client = connect(uri)
 
     def look(*promoted: str) -> list[str]:

@@ -94,7 +94,7 @@ def test_the_whole_tour(tour: Tour) -> None:
 
     # Promote: the first by hand through MLflow's project, then whichever is best.
     command = ["mlflow", "run", str(ROOT), "--env-manager", "local", "--experiment-name", "imagenette"]
-    tour.run(*command, "-e", "promote", "-P", f"run={short}")
+    tour.run(*command, "-e", "promote", "-P", f"run={short}", "-P", "name=imagenette")
     done = tour.run("imagenette", "promote")
     assert f"run {long}" in done.stdout
     assert "imagenette version 2 is champion, version 1 is kept as previous" in done.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.registry.finished_runs import Shop, saved_model
-from tests.tracking.conftest import quiet_environment  # noqa: F401
+from tests.tracking.conftest import empty_store, quiet_environment, uri  # noqa: F401
 from tests.tracking.tracking_helpers import Server
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,20 +33,20 @@ PIXELS = torch.from_numpy(PICTURES).permute(0, 3, 1, 2).float() / 255
 DATA = "0123456789abcdef" * 4
 
 
-def saved_model(path: Path) -> Path:
+def saved_model(path: Path, classes: Sequence[str] = CLASSES) -> Path:
     """A ResNet-18 with random weights as a model folder, with its self-test.
 
     Its weights are those of half precision, and stored so: runs by the dozen are made of it. Its graph, which
     the registry never loads, is a stand-in with the right checksum.
     """
-    net = models.by_name("resnet18", classes=len(CLASSES)).eval()
+    net = models.by_name("resnet18", classes=len(classes)).eval()
     net.load_state_dict({name: rounded(tensor) for name, tensor in net.state_dict().items()})
     with torch.inference_mode():
         shares = Classifier(net, (0.5,) * 3, (0.25,) * 3).eval()(PIXELS).numpy()
     predicted = shares.argmax(1)
     answers = Predictions(predicted, predicted, shares.max(1))
     test = SelfTest.sample(NAMES, PICTURES, answers)
-    about = {"classes": CLASSES, "labels": CLASSES, "side": SIZE, "size": SIZE, "architecture": "resnet18"}
+    about = {"classes": classes, "labels": classes, "side": SIZE, "size": SIZE, "architecture": "resnet18"}
     save_model(net, path, mean=(0.5,) * 3, std=(0.25,) * 3, self_test=test, **about)
     state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
     save_file({n: t.half() if t.is_floating_point() else t for n, t in state.items()}, path / WEIGHTS)
@@ -63,8 +64,8 @@ def rounded(tensor: torch.Tensor) -> torch.Tensor:
 class Shop:
     """Makes finished runs to order."""
 
-    def __init__(self, uri: str, model: Path, folder: Path) -> None:
-        self.uri, self._model, self._folder = uri, model, folder
+    def __init__(self, uri: str, model: Path, folder: Path, classes: Sequence[str] = CLASSES) -> None:
+        self.uri, self._model, self._folder, self._classes = uri, model, folder, classes
         self._shares = open_folder(model).shares(PICTURES)
         self._made = 0
 
@@ -77,6 +78,7 @@ class Shop:
         data_digest: str = DATA,
         experiment: str = "registry",
         study: str = "none",
+        data: str = "digits",
         model: Path | None = None,
         **metrics: float,
     ) -> str:
@@ -85,18 +87,19 @@ class Shop:
         output = self._folder / f"run{self._made}"
         predicted = self._shares.argmax(1)
         label = predicted.copy()
-        label[list(wrong)] = (label[list(wrong)] + 1) % len(CLASSES)
+        shift = 1 + np.arange(len(wrong)) % (len(self._classes) - 1)  # so that every class is some image's
+        label[list(wrong)] = (label[list(wrong)] + shift) % len(self._classes)
         given = Predictions(label, predicted, self._shares.max(1))
         card = small_card(experiment, epochs="1")
         card = replace(
             card,
             run_name=f"small {self._made}",
             tags={"role": "run", "seed": "1", "study": study, "arm": "small", "depth": "18"},
-            dataset=card.dataset | {"digest": data_digest},
+            dataset=card.dataset | {"digest": data_digest, "name": data},
         )
         tracker = open_run(output, self.uri, card)
         answers = {FINAL: given, SELECTED: given}
-        write_predictions(output / PREDICTIONS, answers, names=NAMES, classes=CLASSES)
+        write_predictions(output / PREDICTIONS, answers, names=NAMES, classes=self._classes)
         tracker.artifact(output / PREDICTIONS)
         shutil.copytree(model or self._model, output / "models/selected", copy_function=os.link)
         tracker.model("selected", output / "models/selected", step=1, metrics={})

@@ -126,7 +126,7 @@ def test_in_whatever_order_promoters_come_the_best_is_champion(values: list[floa
         (evidence(0.6, 0), "significant", False, "not better than the champion"),
         (evidence(0.1, 40), "force", True, "forced; against the champion: right alone on 0"),
         (evidence(0.9, 0, digest="b" * 64), "better", False, "other data (digest bbbbbbbb)"),
-        (evidence(0.9, 0, digest="b" * 64), "force", False, "--other-data allows that"),
+        (evidence(0.9, 0, digest="b" * 64), "force", False, "--other-data allows it"),
         (evidence(0.9, 0, metric=TEST), "better", False, "cannot be compared"),
     ],
 )

@@ -355,11 +355,10 @@ def test_the_champion_of_the_same_data_is_shown_with_its_mistakes(
     store.run("elsewhere-data", "weight_decay=0.0", 1, data_digest="e" * 64)
     store.client.create_registered_model("crown")
     source = f"{store.client.get_run(run).info.artifact_uri}/model"
-    version = store.client.create_model_version("crown", source, run_id=run)
+    tags = {"gate": "better", "data_digest": DATA}
+    version = store.client.create_model_version("crown", source, run_id=run, tags=tags)
     store.client.set_registered_model_alias("crown", "champion", version.version)
-    assert (
-        report("crowned", "elsewhere-data", "--out", tmp_path, "--no-log", "--name", "crown").returncode == 0
-    )
+    assert report("crowned", "elsewhere-data", "--out", tmp_path, "--no-log").returncode == 0
     assert (tmp_path / "crowned/figures/champion-confusion.svg").exists()
     assert "90.00 % of 200 test images right" in (tmp_path / "crowned/report.md").read_text()
     assert not (tmp_path / "elsewhere-data/figures/champion-confusion.svg").exists()

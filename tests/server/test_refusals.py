@@ -112,7 +112,8 @@ def test_what_is_not_installed(command: Command, here: Path, monkeypatch: pytest
     code, said = command("--dir", "new")
     assert code == 2
     assert said.endswith(
-        "PostgreSQL is not installed here: pip install 'imagenette[server]', or use --sqlite\n"
+        "PostgreSQL is not installed here: pip install '.[server]' in a clone of the project, "
+        "or use --sqlite\n"
     )
     assert list(here.iterdir()) == []
 

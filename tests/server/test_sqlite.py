@@ -29,7 +29,9 @@ def served(place: Path) -> Iterator[Served]:
 
 
 def test_it_serves_with_what_everybody_has(served: Served) -> None:
-    assert "Optuna's dashboard is not installed: pip install 'imagenette[server]'" in served.err
+    assert (
+        "Optuna's dashboard is not installed: pip install '.[server]' in a clone of the project" in served.err
+    )
     assert served.env["OPTUNA_STORAGE"] == f"sqlite:///{served.folder}/optuna.db"
     client = MlflowClient(served.uri)
     client.log_text(client.create_run("0").info.run_id, "kept", "words/first.txt")

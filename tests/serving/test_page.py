@@ -85,6 +85,14 @@ def test_what_is_no_picture_is_said_and_the_next_picture_works(page, tmp_path, j
     assert not page.find_element("id", "problem").is_displayed()
 
 
+def test_a_broken_picture_among_others_is_named_and_the_others_have_their_answers(page, tmp_path, jpeg):
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "fine.jpg").write_bytes(jpeg)
+    drop(page, tmp_path / "fine.jpg", tmp_path / "notes.txt", tmp_path / "fine.jpg")
+    wait_until(lambda: len(page.find_elements("css selector", "article")) == 2, 20)
+    assert text(page, "#problem").startswith("notes.txt: ")
+
+
 def test_it_loads_nothing_from_elsewhere_and_complains_of_nothing(page, url):
     asked = [
         entry["name"] for entry in page.execute_script("return performance.getEntriesByType('resource')")

@@ -57,7 +57,7 @@ def test_six_cells_on_three_workers_while_a_worker_is_killed_and_the_database_re
 
 
 def test_promotion_and_serving_inside_the_stack(stack: Stack, picture: bytes) -> None:
-    assert "champion" in stack.run("promote")
+    assert "champion" in stack.run("promote", "--name", "imagenette")
     stack.compose("--profile", "serving", "up", "-d", "serving")
     stack.healthy(("serving",))
     until(lambda: stack.ask("serving", "/ready").status == 200, 120)

@@ -420,6 +420,7 @@ NOTHING_HELD = "objective=selected/holdout_accuracy: nothing is held out with ho
         ('name = "x"\nseeds = [1]\n[grid]\nlr = [1]', "title: missing"),
         (ONE.replace('"x"', '"a/b"'), "name=a/b: must be letters, digits, hyphens and underscores"),
         (ONE.replace("[1]", "[1, 1]"), "seeds=[1, 1]: must be distinct"),
+        (ONE.replace("seeds", "seed"), "seed: unknown key: did you mean seeds?"),
         (ONE.replace("[1]", "[1, -2]"), "seeds[2]=-2: must be greater than or equal to 0"),
         (ONE.replace("[1]", "[]"), "seeds=[]: must not be empty"),
         (

@@ -230,6 +230,11 @@ def test_an_unknown_study_names_those_there_are(storage, queue: Queue):
         find_queue(storage, "nope")
 
 
+def test_a_study_that_has_another_form_alone_is_asked_after(storage, queue: Queue):
+    with pytest.raises(InputError, match=r"did you mean laws\? There are: laws"):
+        find_queue(storage, "laws-smoke")
+
+
 def test_importances_find_the_knob_that_matters():
     rows = [
         replace(row, state=Status.FINISHED, value=row.values["lr"] + 0.001 * (row.position % 2), attempt=1)

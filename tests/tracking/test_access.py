@@ -215,6 +215,6 @@ def test_the_doctor_finds_what_mlflow_run_left_in_the_default_experiment(uri: st
     ours = {left("main", "depth", "recipe", "nproc", "data"), left("study", "name", "workers", "smoke")}
     left("main", "alpha")  # somebody else's
     left("report", "studies")
-    found = list(find(client, "laws"))
+    found = list(find(client, None))
     assert {finding.subject for finding in found} == ours
     assert {finding.kind for finding in found} == {"lost run"}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from imagenette.config import OPTIMIZERS
 from imagenette.errors import RunError
+from imagenette.network import models
 from imagenette.records import Epoch, Predictions
 from imagenette.training import checkpoint, optim
 from imagenette.training.checkpoint import Checkpoints, Damaged
@@ -19,6 +20,23 @@ from imagenette.training.distributed import World
 from imagenette.training.step import TrainState, follow, new_state
 
 ALONE = World(0, 1, torch.device("cpu"))
+
+
+def test_a_checkpoint_opens_as_the_docs_say(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs/tracking.md").read_text("utf-8")
+    section = page.partition("## Opening a checkpoint")[2].partition("\n## ")[0]
+    code = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
+    net = models.by_name("resnet18", classes=10)
+    path = tmp_path / "runs/mine/checkpoints/selected.pt"
+    checkpoint.write(path, {"epoch": 7, "net": net.state_dict()})
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(compile(code, "docs/tracking.md", "exec"), found)
+    assert capsys.readouterr().out == "7\n"
+    assert all(torch.equal(one, net.state_dict()[name]) for name, one in found["net"].state_dict().items())
+    with path.open("rb") as file:
+        file.readline()
+        assert torch.load(file, weights_only=True)["epoch"] == 7
 
 
 def fresh_state(kind: str = "sgd") -> TrainState:

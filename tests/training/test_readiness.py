@@ -47,7 +47,8 @@ def test_what_batch_norm_can_take_is_not(knobs, images, world_size):
         ({"architecture": "resnet27d"}, r"^architecture=resnet27d: must be .* \(resnet26d"),
         (
             {"architecture": "vit_tiny_patch16_224", "size": 64},
-            "^architecture=vit_tiny_patch16_224: it takes no pictures of 64 x 64 px$",
+            "^architecture=vit_tiny_patch16_224: it takes no pictures of 64 x 64 px; "
+            "it is made for 224: --size 224 --start-size 0$",
         ),
     ],
 )

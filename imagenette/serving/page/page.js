@@ -63,7 +63,8 @@ async function classify(files) {
     const response = await fetch("predict?top=5", { method: "POST", body });
     const said = await response.json();
     if (!response.ok) throw new Error(said.detail);
-    said.predictions.forEach((prediction, i) => show(files[i], prediction, said.model));
+    said.predictions.forEach((each, i) => each.problem || show(files[i], each, said.model));
+    complain(said.predictions.flatMap((each) => each.problem || []).join("\n"));
   } catch (error) {
     complain(error instanceof TypeError ? "The server does not answer." : error.message);
   } finally {
