@@ -1,4 +1,5 @@
-"""What a person sees while a run trains: a bar on a terminal, and one line for each epoch everywhere."""
+"""What a person sees while a run trains: a bar on a terminal, which also says what is done while no image is
+trained on, and one line for each epoch everywhere."""
 
 from __future__ import annotations
 
@@ -34,6 +35,14 @@ class Progress:
         if loss is not None:
             self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         self._bar.update(images)
+
+    def evaluated(self, split: str, images: int, of: int) -> None:
+        """So many images of `holdout` or `test` are evaluated."""
+        self.doing(f"epoch {self._epoch}/{self._epochs}: evaluating {split} {100 * images // of} %")
+
+    def doing(self, what: str) -> None:
+        """What is under way now; the bar stands still meanwhile."""
+        self._bar.set_description_str(what)
 
     def epoch(self, epoch: Epoch) -> None:
         self._epoch = epoch.index + 1
