@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from imagenette.registry.address import CHAMPION, NAME, Address
-from imagenette.registry.versions import Versions
+from imagenette.registry.versions import Versions, tags_of
 from imagenette.results import SUMMARY
 from imagenette.tracking.client import check_alive, connect, one_line, resolve_uri
 
@@ -92,7 +92,7 @@ def look_up(client: MlflowClient, address: Address) -> Lineage:
 
 
 def _of(version: ModelVersion, aliases: dict[str, int]) -> Lineage:
-    tags: dict[str, str] = version.tags
+    tags = tags_of(version)
     number = int(version.version)
     known: dict[str, Any] = {
         "name": version.name,
