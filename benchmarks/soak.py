@@ -149,7 +149,6 @@ class Soak:
             number = len(self.trained) + 1
             output = self.runs / f"train-{number}"
             if self.again("train", *TRAIN, f"--seed={number}", "--output", output, sync=output):
-                shutil.rmtree(output / "checkpoints")  # hundreds of megabytes
                 self.trained.append(output)
         self.trains = False
 
@@ -160,8 +159,6 @@ class Soak:
             file.write_text(STUDY.format(name=file.stem, seed=10_000 + number), "utf-8")
             options = ("--workers", 2, "--retry-failed", "--grace", 8, "--output", self.runs)
             if self.again("study", file, *options, sync=self.runs):
-                for checkpoints in self.runs.glob(f"{file.stem}-*/*/checkpoints"):
-                    shutil.rmtree(checkpoints)
                 self.studies.append(file.stem)
 
     def promote(self) -> None:

@@ -55,8 +55,14 @@ def scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make a folder with all that is in it last."""
+    for path in [*folder.rglob("*"), folder]:
+        sync_folder(path)
+
+
 def sync_folder(folder: Path) -> None:
-    """Make the renames inside a folder last."""
+    """Make the renames inside a folder last; or a file's content."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -22,7 +22,7 @@ from imagenette.cli.models import lineage, models, predict, promote, rollback, s
 from imagenette.cli.server import server, ui
 from imagenette.cli.studies import report, status, study
 from imagenette.cli.training import bench, data, train
-from imagenette.cli.upkeep import doctor, sync
+from imagenette.cli.upkeep import clean, doctor, sync
 from imagenette.errors import EXIT_FAILED, EXIT_PREEMPTED, EXIT_USAGE, InputError, RunError, shown, to_install
 from imagenette.files import expanded
 from imagenette.processes import on_stop
@@ -125,5 +125,6 @@ for verb in (
     data,
     sync,
     doctor,
+    clean,
 ):
     verbs.add_command(verb)

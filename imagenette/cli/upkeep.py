@@ -1,4 +1,4 @@
-"""Verbs that mend: sync, doctor."""
+"""Verbs that mend: sync, doctor, clean."""
 
 from __future__ import annotations
 
@@ -18,6 +18,19 @@ def sync(folder: Path) -> int:
     from imagenette.tracking.sync import sync as send
 
     return EXIT_UNSYNCED if send(folder, environment.tracking_uri()) else 0
+
+
+@click.command(cls=Verb, short_help="Free what finished runs can do without.")
+@click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=click.Path(path_type=Path))
+@flag("--yes", help="Remove it; without it, only say what would be freed.")
+def clean(folders: tuple[Path, ...], yes: bool) -> None:
+    """Say what the runs in each FOLDER or below (default: runs) can do without: checkpoints of those that
+    ended well, and models that the tracking server has too. What a resume, an unsent record or the registry
+    needs is never taken."""
+    from imagenette.tracking import environment
+    from imagenette.training.clean import clean as free
+
+    free(list(folders) or [Path("runs")], yes=yes, tracking_uri=environment.tracking_uri())
 
 
 @click.command(cls=Verb, short_help="Find and mend stale runs and mismatches.")

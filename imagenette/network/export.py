@@ -25,6 +25,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from imagenette.files import sync_folder, sync_tree
 from imagenette.network.self_test import SelfTest
 
 WEIGHTS = "weights.safetensors"
@@ -112,8 +113,10 @@ def save_model(
     save_file(weights, beside / WEIGHTS, metadata={"about": json.dumps(about)})
     if self_test is not None:
         self_test.save(beside)
+    sync_tree(beside)  # once the run has ended, its weights are nowhere else
     shutil.rmtree(path, ignore_errors=True)
     beside.replace(path)
+    sync_folder(path.parent)
     return path
 
 

@@ -17,6 +17,7 @@ from imagenette.tracking.client import or_none, quoted
 from imagenette.tracking.eligibility import FINISHED_RUNS, trained_run, unfit
 from imagenette.tracking.experiments import OLDEST_FIRST, search
 from imagenette.tracking.fetch import fetched
+from imagenette.tracking.lookup import tags_of
 from imagenette.tracking.model import models_of
 from imagenette.tracking.runs import get_run
 
@@ -119,7 +120,7 @@ def name_of(client: MlflowClient, run: Run) -> str:
     size, and where NAME's champion is of these very data; else `imagenette-` and what the data are called."""
     none = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
     champion = or_none(lambda: client.get_model_version_by_alias(NAME, CHAMPION), *none)
-    if champion and champion.tags.get("data_digest") == run.data.tags.get("data_digest"):
+    if champion and tags_of(champion).get("data_digest") == run.data.tags.get("data_digest"):
         return NAME
     if run.data.params.get("data") in PUBLISHED:
         return NAME

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from imagenette.results import SUMMARY
 from imagenette.tracking.address import CHAMPION, NAME, Address
 from imagenette.tracking.client import check_alive, connect, one_line, resolve_uri
-from imagenette.tracking.lookup import aliases_of, find_version
+from imagenette.tracking.lookup import aliases_of, find_version, tags_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -91,7 +91,7 @@ def look_up(client: MlflowClient, address: Address) -> Lineage:
 
 
 def _of(version: ModelVersion, aliases: dict[str, int]) -> Lineage:
-    tags: dict[str, str] = version.tags
+    tags = tags_of(version)
     number = int(version.version)
     known: dict[str, Any] = {
         "name": version.name,

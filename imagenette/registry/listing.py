@@ -11,7 +11,7 @@ from imagenette.registry.lineage import moment, opened
 from imagenette.registry.versions import WITHDRAWN, Versions, is_promoted
 from imagenette.results import SELECTED, SELECTED_HOLDOUT
 from imagenette.stats import wilson
-from imagenette.tracking.lookup import promoted_versions
+from imagenette.tracking.lookup import promoted_versions, tags_of
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -51,7 +51,7 @@ def registered(*, tracking_uri: str | None = None) -> list[Listed]:
 
 
 def _listed(version: ModelVersion, aliases: dict[str, int]) -> Listed:
-    tags, number = version.tags, int(version.version)
+    tags, number = tags_of(version), int(version.version)
     images, share = int(tags["test_images"]), float(tags[SELECTED])
     interval = wilson(round(share * images), images)
     return Listed(

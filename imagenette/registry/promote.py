@@ -104,6 +104,7 @@ def promote(
             return Promotion(version=version, champion=held, message=message)
         if version is None:
             version = _register(versions, candidate, verdict, gate, other_data=other_data)
+        versions.link(candidate.model.model_id, version)
         return _ended(describe, name, version, versions.settle())
 
 

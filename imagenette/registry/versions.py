@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -11,7 +12,7 @@ from imagenette.registry.gate import GATES, Entry, Evidence, Gate, reigns
 from imagenette.tracking.address import CHAMPION, PREVIOUS
 from imagenette.tracking.client import RACES, or_none, retry_on
 from imagenette.tracking.fetch import has_file
-from imagenette.tracking.lookup import aliases_of, versions_of
+from imagenette.tracking.lookup import UNSEEN, aliases_of, tags_of, versions_of
 from imagenette.tracking.provenance import now
 
 if TYPE_CHECKING:
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 WITHDRAWN = "withdrawn"
 """Tag of a version that was rolled back: when."""
+_MACHINERY = {
+    *("test_correct", "config", "config_digest", "data_digest", "environment", "model_id", "other_data"),
+    *("reproduce", "commit_dirty"),
+}
+"""Tags for programs, some of them a screen long: they are kept UNSEEN."""
+_REGISTERED_AS = "mlflow.modelVersions"
+"""MLflow's own tag of a logged model: the versions that it is registered as."""
 _PASSES = 100
 _again = retry_on(*RACES, "database is locked", "creation error", "serialize")  # promoters that met
 
@@ -53,6 +61,7 @@ class Versions:
         about = "Image classifiers, promoted by `imagenette promote`."
         create = partial(self._client.create_registered_model, self.name, description=about)
         or_none(create, "RESOURCE_ALREADY_EXISTS")
+        tags = {(UNSEEN + key if key in _MACHINERY else key): value for key, value in tags.items()}
         return self._client.create_model_version(
             self.name,
             source,
@@ -62,6 +71,15 @@ class Versions:
             description=description,
             await_creation_for=cast(Any, 0),  # it is ready at once: nothing is copied
         )
+
+    def link(self, model_id: str, version: int) -> None:
+        """Have the logged model say that it is registered. MLflow's server does so by itself; without one
+        (SQLite) it is the client's part."""
+        model = self._client.get_logged_model(model_id)
+        known = json.loads(model.tags.get(_REGISTERED_AS, "[]"))
+        if (self.name, str(version)) not in {(entry["name"], str(entry["version"])) for entry in known}:
+            known.append({"name": self.name, "version": str(version)})
+            self._client.set_logged_model_tags(model_id, {_REGISTERED_AS: json.dumps(known)})
 
     @_again
     def withdraw(self, version: int) -> None:
@@ -117,7 +135,7 @@ def is_promoted(version: ModelVersion) -> bool:
 
 def _as_entry(version: ModelVersion) -> Entry | None:
     """None for a version that was not promoted but registered by hand."""
-    tags = version.tags
+    tags = tags_of(version)
     evidence = Evidence.from_tags(tags)
     if evidence is None or tags.get("gate") not in GATES:
         return None

@@ -33,7 +33,7 @@ from imagenette.tracking.client import check_alive, connect, first_line, one_lin
 from imagenette.tracking.eligibility import trained_run, unfinished
 from imagenette.tracking.experiments import NEWEST_FIRST, OLDEST_FIRST, look_in, search
 from imagenette.tracking.fetch import fetched
-from imagenette.tracking.lookup import find_run, find_version, promoted_versions
+from imagenette.tracking.lookup import find_run, find_version, promoted_versions, tags_of
 from imagenette.tracking.outer_run import outer_run
 from imagenette.tracking.runs import get_run
 from imagenette.tracking.study_plan import OUTLINE, StudyPlan
@@ -160,7 +160,7 @@ class Reader:
         else:
             with one_line(self.uri):
                 found = promoted_versions(self._client)
-                names = sorted({each.name for each in found if each.tags.get("data_digest") in digests})
+                names = sorted({each.name for each in found if tags_of(each).get("data_digest") in digests})
         return [champion for each in names if (champion := self.champion(each)) is not None]
 
     def run(self, text: str) -> TrackedRun | None:

@@ -61,6 +61,7 @@ def run_study(definition: Definition, plan: Plan) -> int:
             objective=definition.objective,
             patience=Patience(lambda: bool(stopping)),
         )
+        ledger.patience(lambda: ledger.trials.name_objective(definition.objective))
         folder = plan.runs.resolve() / f"{definition.name}-{record.uid[:8]}"
         parent = open_parent(definition, plan, record, folder, ledger)
         drive = Drive(definition, plan, ledger, Page(definition, parent, folder), lambda: bool(stopping))
@@ -91,7 +92,7 @@ class Drive:
     def run(self, orders: Sequence[Order], folder: Path) -> None:
         """Until every cell has ended, or somebody asks to stop, or no worker can be kept alive."""
         claims = StaleClaims(self.plan.grace)
-        with watching(self.definition.name) as view:
+        with watching(self.definition.name, objective=self.definition.objective) as view:
             self.look()
             view.update(self.rows)
             left = any(not row.ended for row in self.rows)

@@ -183,6 +183,12 @@ class Queue:
             with self._engine.begin() as db:
                 db.execute(_insert(self._engine, CELLS).on_conflict_do_nothing(), new)
 
+    def objective(self) -> str | None:
+        """The metric that is maximized; None where no driver has said it yet."""
+        with self._engine.connect() as db:
+            facts = db.execute(select(STUDIES.c.facts).where(STUDIES.c.study_id == self._id)).scalar()
+        return (facts or {}).get("objective")
+
     def _record(self) -> StudyRecord:
         with self._engine.connect() as db:
             row = db.execute(select(STUDIES).where(STUDIES.c.study_id == self._id)).mappings().one()

@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from imagenette.results import split_of
 from imagenette.study.table import cell_name, how_far, is_done, reason, state_with_reason
 
 if TYPE_CHECKING:
@@ -27,12 +28,19 @@ STYLES = {"done": "green", "running": "cyan", "failed": "bold red", "pruned": "y
 
 
 def status_table(
-    name: str, rows: Sequence[Row], *, now: float, workers_alive: int | None = None, lines: int = 30
+    name: str,
+    rows: Sequence[Row],
+    *,
+    now: float,
+    objective: str | None = None,
+    workers_alive: int | None = None,
+    lines: int = 30,
 ) -> Group:
     """Counts and time left, then the running cells, the failed ones with their reasons, the arms with the
     mean of their objective; at most `lines` (from 12 on) lines however long the study is.
 
-    now: unix seconds. workers_alive: on this machine; None where nobody counted them.
+    now: unix seconds. objective: the metric behind the percentages. workers_alive: on this machine; None
+    where nobody counted them.
     """
     running = [_running(row, now) for row in rows if row.state == "running"]
     failed: list[Line] = [["failed", cell_name(row), reason(row)] for row in rows if row.state == "failed"]
@@ -43,7 +51,7 @@ def status_table(
             shown, more = _cut(cells, most)
             parts += [_grid(state, shown), *more]
             room -= len(shown) + len(more)
-    arms = _arms(rows)
+    arms = _arms(rows, objective)
     if len(arms) > room:
         arms.sort(key=lambda arm: -arm[0])
     shown, more = _cut([cells for _, cells in arms], room, "more arms, none of them better")
@@ -72,7 +80,7 @@ def _running(row: Row, now: float) -> Line:
     return ["running", cell_name(row), *right, ", ".join(filter(None, [again, row.host]))]
 
 
-def _arms(rows: Sequence[Row]) -> list[tuple[float, Line]]:
+def _arms(rows: Sequence[Row], objective: str | None) -> list[tuple[float, Line]]:
     """(mean of the objective, cells of the line) of every arm with a finished cell, in the study's order."""
     arms: dict[str, list[Row]] = {}
     for row in rows:
@@ -86,8 +94,14 @@ def _arms(rows: Sequence[Row]) -> list[tuple[float, Line]]:
             mean = statistics.fmean(values)
             spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
             count = f"{len(done)} of {len(cells)}"
-            found.append((mean, ["done", name, count, f"{100 * mean:.2f}{spread} %"]))
+            found.append((mean, ["done", name, count, _percent(mean, spread, objective)]))
     return found
+
+
+def _percent(value: float, spread: str = "", objective: str | None = None) -> str:
+    """`holdout 63.57 %`: on which images, as far as that is known."""
+    images = f"{split_of(objective)} " if objective else ""
+    return f"{images}{100 * value:.2f}{spread} %"
 
 
 def _cut(items: list[Line], most: int, rest: str = "more") -> tuple[list[Line], list[RenderableType]]:
@@ -146,13 +160,13 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def plain_line(row: Row) -> str:
-    """A cell that ended, for a log: `done  batch_size=16 seed=1  91.20 %  (3.2 min)`."""
+def plain_line(row: Row, objective: str | None = None) -> str:
+    """A cell that ended, for a log: `done  batch_size=16 seed=1  holdout 91.20 %  (3.2 min)`."""
     parts = [row.word, cell_name(row)]
     if row.state == "failed":
         parts.append(reason(row))
     elif row.value is not None:
-        parts.append(f"{100 * row.value:.2f} %")
+        parts.append(_percent(row.value, objective=objective))
     if row.reused is not None:
         parts.append(f"(taken from run {row.reused})")
     elif row.seconds is not None:
@@ -189,24 +203,24 @@ class View(Protocol):
 
 
 @contextmanager
-def watching(name: str, *, console: Console | None = None) -> Iterator[View]:
+def watching(name: str, *, objective: str | None = None, console: Console | None = None) -> Iterator[View]:
     """On a terminal a table that refreshes in place; elsewhere one line for each cell that ends, once.
 
-    console: None is the standard error stream.
+    objective: the metric behind the percentages. console: None is the standard error stream.
     """
     if console is None:  # FORCE_COLOR makes a log file look like a terminal: nothing may move in it
         console = Console(stderr=True, force_interactive=None if sys.stderr.isatty() else False)
     if not console.is_interactive:
-        yield _Log(console)
+        yield _Log(console, objective)
         return
-    screen = _Screen(name, console)
+    screen = _Screen(name, console, objective)
     with Live(get_renderable=screen.render, console=console, refresh_per_second=2):
         yield screen
 
 
 class _Screen:
-    def __init__(self, name: str, console: Console) -> None:
-        self._name, self._console = name, console
+    def __init__(self, name: str, console: Console, objective: str | None) -> None:
+        self._name, self._console, self._objective = name, console, objective
         self._rows: Sequence[Row] | None = None
         self._workers: int | None = None
 
@@ -217,12 +231,19 @@ class _Screen:
         if self._rows is None:
             return Text(self._name, style="bold")
         lines = min(30, max(self._console.height - 1, 12))
-        return status_table(self._name, self._rows, now=time.time(), workers_alive=self._workers, lines=lines)
+        return status_table(
+            self._name,
+            self._rows,
+            now=time.time(),
+            objective=self._objective,
+            workers_alive=self._workers,
+            lines=lines,
+        )
 
 
 class _Log:
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, objective: str | None) -> None:
+        self._console, self._objective = console, objective
         self._ends: dict[str, tuple[str, int]] | None = None  # cell -> state and attempt of its end
 
     def update(self, rows: Sequence[Row], *, workers_alive: int | None = None) -> None:
@@ -230,4 +251,6 @@ class _Log:
         self._ends = {row.cell: (row.state, row.attempt) for row in rows if row.ended}
         for row in rows:
             if row.ended and known is not None and known.get(row.cell) != self._ends[row.cell]:
-                self._console.print(plain_line(row), markup=False, highlight=False, soft_wrap=True)
+                self._console.print(
+                    plain_line(row, self._objective), markup=False, highlight=False, soft_wrap=True
+                )

@@ -24,10 +24,13 @@ def show_status(name: str | None, storage_url: str | None, *, watch: bool) -> No
         return
     queue = find_queue(storage, name)
     if not watch:
-        console.print(status_table(name, queue.rows(), now=time.time()))
+        console.print(status_table(name, queue.rows(), objective=queue.objective(), now=time.time()))
         return
     patience = Patience()
-    with watching(name, console=console) as view, contextlib.suppress(KeyboardInterrupt):
+    with (
+        watching(name, objective=patience(queue.objective), console=console) as view,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         while True:
             rows = patience(queue.rows)
             view.update(rows)

@@ -3,6 +3,7 @@ is done here may be done twice, or by anybody."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
@@ -37,6 +38,13 @@ class Trials:
     ) -> None:
         self._storage, self._id, self._search = storage, study_id, search
         self._study: optuna.Study | None = None
+
+    def name_objective(self, objective: str) -> None:
+        """Have Optuna and its dashboard call the value by its metric. Drivers may do it at once."""
+        if self.study.metric_names != [objective]:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.set_metric_names([objective])
 
     def open(self, row: Row, *, seed: int) -> Row:
         """Make a RUNNING trial for a claimed row: with the row's values, or with what the sampler draws. The

@@ -79,6 +79,8 @@ def _send(client: MlflowClient, run_id: str, output: Path, record: Record) -> No
         case "resume":
             client.update_run(run_id, status="RUNNING")
             set_tags(client, run_id, body["tags"])
+            if "reason" in client.get_run(run_id).data.tags:  # why it stopped before
+                client.delete_tag(run_id, "reason")
         case "epoch" | "result":  # the timestamp is the record's own, so a repeat is stored once
             client.log_batch(run_id, metrics=as_metrics(body))
         case "tags":

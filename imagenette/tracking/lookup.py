@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 _ID, _BEGINNING = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{6,31}")
+UNSEEN = "mlflow.imagenette."
+"""Prefix of a version's tags that are for programs: MLflow's pages show no tag that begins with `mlflow.`."""
 _MOST = 5  # that a message names
 
 
@@ -61,6 +63,11 @@ def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
 def promoted_versions(client: MlflowClient) -> list[ModelVersion]:
     """Of every registered model those that this project promoted: they carry their gate."""
     return list(pages(lambda token: client.search_model_versions("tags.gate LIKE '%'", page_token=token)))
+
+
+def tags_of(version: ModelVersion) -> dict[str, str]:
+    """A version's tags by the names that they were registered with; of older versions all were seen."""
+    return {key.removeprefix(UNSEEN): value for key, value in version.tags.items()}
 
 
 def aliases_of(client: MlflowClient, name: str) -> dict[str, int]:

@@ -7,9 +7,12 @@ done, a PENDING one is gone on with.
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from imagenette.tracking.client import pages
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
 
 DIGEST = "imagenette.digest"
+_LARGE = 1 << 20
+"""Bytes from which a file is worth being stored once; small ones MLflow may write into."""
 
 
 def deliver_model(client: MlflowClient, run_id: str, path: Path, body: dict[str, Any]) -> None:
@@ -25,11 +30,15 @@ def deliver_model(client: MlflowClient, run_id: str, path: Path, body: dict[str,
     if not (path / "MLmodel").is_file():
         raise FileNotFoundError(f"{path} holds no model")
     run = client.get_run(run_id)
-    model = _find_or_create(client, run, body, digest=_digest(path))
+    model = _find_or_create(client, run, body, digest=digest_of(path))
     if model.status != "READY":
         _write_owner(path, model, run_id)
+        for file, stored in _twins(path, model):
+            if file.samefile(stored):
+                stored.unlink()  # MLflow cannot copy a file onto itself
         client.log_model_artifacts(model.model_id, str(path))
         client.finalize_logged_model(model.model_id, "READY")
+    _store_once(path, model)
     _link(client, run, model, step=body["step"])
     _log_metrics(client, run_id, model, body)
 
@@ -74,6 +83,30 @@ def _write_owner(path: Path, model: LoggedModel, run_id: str) -> None:
     (path / "MLmodel.new").replace(path / "MLmodel")
 
 
+def _store_once(path: Path, model: LoggedModel) -> None:
+    """Where the store lies on the same file system, let the large files here be the store's, by hard links.
+    Neither is ever written into: both are only replaced."""
+    for file, stored in _twins(path, model):
+        beside = path.parent / f".{file.name}.once"  # not inside, where it might be sent
+        with suppress(OSError):  # another file system, or one without links: then there are two
+            if not file.samefile(stored) and filecmp.cmp(file, stored, shallow=False):
+                beside.unlink(missing_ok=True)
+                beside.hardlink_to(stored)
+                beside.replace(file)
+
+
+def _twins(path: Path, model: LoggedModel) -> list[tuple[Path, Path]]:
+    """The large files, each with the store's of the same name; none where the store is no folder here."""
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    if urlsplit(model.artifact_location).scheme not in ("", "file"):
+        return []
+    store = Path(LocalArtifactRepository(model.artifact_location).artifact_dir)
+    large = [file for file in path.rglob("*") if file.is_file() and file.stat().st_size >= _LARGE]
+    found = [(file, store / file.relative_to(path)) for file in large]
+    return [(file, stored) for file, stored in found if stored.is_file()]
+
+
 def _link(client: MlflowClient, run: Run, model: LoggedModel, *, step: int) -> None:
     from mlflow.entities import LoggedModelOutput
 
@@ -96,7 +129,7 @@ def _log_metrics(client: MlflowClient, run_id: str, model: LoggedModel, body: di
         client.log_batch(run_id, metrics=fresh)
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     """Of the weights, or of every file if there are none, but MLmodel, into which the owner is written."""
     digest = hashlib.sha256()
     files = [path / "weights.safetensors"]

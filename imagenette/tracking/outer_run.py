@@ -48,10 +48,14 @@ def end_stopped(tracking_uri: str | None) -> None:
 
 
 def hand_over(client: MlflowClient, outer_run_id: str, run_id: str) -> None:
-    """Mark the run `mlflow run` made as the mere launcher of the run, already there, that goes on."""
-    note = f"Launcher only: the work went on in run {run_id}."
-    tags = {"resumed_run": run_id, "role": "launcher", "mlflow.note.content": note}
+    """Mark the run `mlflow run` made as the mere launcher of the run, already there, that goes on: by its
+    name too, for MLflow gave it a random one."""
     try:
+        run = client.get_run(run_id).info
+        address = f"#/experiments/{run.experiment_id}/runs/{run_id}"
+        note = f"Launcher only: the work went on in run [{run.run_name}]({address}), `{run_id}`."
+        tags = {"resumed_run": run_id, "role": "launcher", "mlflow.note.content": note}
+        client.update_run(outer_run_id, name=f"launcher of {run.run_name}")
         set_tags(client, outer_run_id, {"status": Status.RESUMED, **tags})
     except Exception as error:  # best effort: the work itself is not touched by it
         print(f"imagenette: could not mark launcher run {outer_run_id}: {first_line(error)}", file=sys.stderr)

@@ -92,6 +92,11 @@ class Checkpoints:
         columns = {name: tensor.numpy() for name, tensor in saved["predictions"].items()}
         return Selected(saved["epoch"], saved["net"], Predictions(**columns))
 
+    def discard(self) -> None:
+        """The run came to its end: nothing goes on from here, and its models have the weights."""
+        for path in self._folder.glob("*.pt*"):
+            path.unlink(missing_ok=True)
+
     def _replace(self, packed: dict[str, Any]) -> None:
         fresh = self._folder / "fresh.pt"
         write(fresh, packed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -93,13 +93,18 @@ def finish(
     store: Checkpoints,
     last: Predictions,
     tracker: Tracker,
+    *,
+    doing: Callable[[str], None] = lambda what: None,
 ) -> Result:
-    """Tables, the selected and the last model, figures, the result in words; then the tracker is closed."""
+    """Tables, the selected and the last model, figures, the result in words; then the tracker is closed.
+
+    doing: told what is under way."""
     # Here, not above: they bring in MLflow and matplotlib, seconds that only rank 0's end needs to spend.
     from imagenette.network.export import WEIGHTS, save_model
     from imagenette.training.run_figures import draw_summary
 
     config, test = job.config, task.test
+    doing("writing tables")
     metrics = summary_metrics(state.history, holdout=task.holdout is not None)
     selected = store.selected()
     pictures = _pictures(dataset.test, config.eval_size)
@@ -111,6 +116,7 @@ def finish(
     if selected.epoch != config.epochs:
         weights[LAST_MODEL] = (config.epochs, copy.deepcopy(state.judged.state_dict()), last)
     for name, (epoch, net, answers) in weights.items():
+        doing(f"saving the {name} model")
         state.judged.load_state_dict(net)
         path = job.output / "models" / name
         save_model(
@@ -128,6 +134,7 @@ def finish(
         tracker.model(name, path, step=epoch, metrics=state.history[epoch - 1].metrics())
     tracker.tag(weights_bytes=str((job.output / "models" / SELECTED_MODEL / WEIGHTS).stat().st_size))
     tracker.result(metrics)
+    doing("drawing figures")
     for path in draw_summary(
         folder,
         state.history,
@@ -141,6 +148,7 @@ def finish(
     description = describe(
         config, metrics, test_images=test.images, seconds=seconds, reproduce=reproduce(job)
     )
+    doing("waiting for the tracking server" if not job.offline else "recording the end")
     return _end(job, tracker, Status.FINISHED, metrics=metrics, description=description)
 
 

@@ -39,13 +39,15 @@ def fit(
     *,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[int, int, float | None], None] = lambda step, images, loss: None,
+    on_evaluated: Callable[[str, int, int], None] = lambda split, images, of: None,
     read_system: Callable[[], dict[str, float]] = dict,
 ) -> Iterator[tuple[Epoch, Predictions | None]]:
     """Train from where the state stands. Yields each finished epoch and, on every rank, the network's
     predictions for the whole test set (None where test_every skips it).
 
     stop: called at each step; Stopped is raised once it is true on any rank. on_step: called after each step
-    with (step, images of the global batch, the epoch's mean loss when it was last read).
+    with (step, images of the global batch, the epoch's mean loss when it was last read). on_evaluated: called
+    during evaluation with ("holdout" or "test", images so far, images of the split).
     """
     config, step = task.config, stepper(state, task, world)
     while state.epoch <= config.epochs:
@@ -58,9 +60,10 @@ def fit(
             world.share_buffers(state.judged)
             judge = partial(evaluate, state.judged, world=world, normalize=task.normalize, stop=stop)
             if task.holdout:
-                evaluated["holdout_loss"], held = judge(task.holdout)
+                told = partial(on_evaluated, "holdout")
+                evaluated["holdout_loss"], held = judge(task.holdout, on_evaluated=told)
                 evaluated["holdout_accuracy"] = held.accuracy
-            evaluated["test_loss"], predictions = judge(task.test)
+            evaluated["test_loss"], predictions = judge(task.test, on_evaluated=partial(on_evaluated, "test"))
             evaluated["test_accuracy"] = predictions.accuracy
             if unfit := [name for name, value in evaluated.items() if not math.isfinite(value or 0)]:
                 raise Diverged(f"{unfit[0]} is not finite after epoch {state.epoch}: {_ADVICE}")
@@ -128,6 +131,7 @@ def evaluate(
     world: World,
     normalize: Normalizer,
     stop: Callable[[], bool],
+    on_evaluated: Callable[[int, int], None] = lambda images, of: None,
 ) -> tuple[float, Predictions]:
     """(mean loss, predictions) over the whole split, exact: shards are unpadded and summed. The loss is plain
     cross entropy, without label smoothing, and everything is float32 whatever the precision of training: so
@@ -135,7 +139,10 @@ def evaluate(
     net.eval()
     loss = torch.zeros((), dtype=torch.float64, device=world.device)
     answers: list[tuple[Tensor, Tensor, Tensor]] = []
+    seen = 0
     for images, labels in batches:
+        on_evaluated(min(seen * world.size, batches.images), batches.images)
+        seen += len(labels)
         if any(world.any(stop())):
             raise Stopped
         if not len(labels):

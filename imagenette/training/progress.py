@@ -1,4 +1,5 @@
-"""What a person sees while a run trains: a bar on a terminal, and one line for each epoch everywhere."""
+"""What a person sees while a run trains: a bar on a terminal, which also says what is done while no image is
+trained on, and one line for each epoch everywhere."""
 
 from __future__ import annotations
 
@@ -42,6 +43,14 @@ class Progress:
         if self._shown and not self._said and lines:
             self._bar.write("\n".join(lines), file=sys.stderr)
         self._said = self._said or bool(lines)
+
+    def evaluated(self, split: str, images: int, of: int) -> None:
+        """So many images of `holdout` or `test` are evaluated."""
+        self.doing(f"epoch {self._epoch}/{self._epochs}: evaluating {split} {100 * images // of} %")
+
+    def doing(self, what: str) -> None:
+        """What is under way now; the bar stands still meanwhile."""
+        self._bar.set_description_str(what)
 
     def epoch(self, epoch: Epoch) -> None:
         self._epoch = epoch.index + 1

@@ -63,6 +63,8 @@ def run(
             raise
         result = world.from_first(ended)
         assert result is not None
+        if world.first and result.status.complete:  # only now that its result is on the disk
+            store.discard()
         return result
 
 
@@ -92,16 +94,30 @@ def train(
     try:
         last = None
         with Progress(state, task, shown=world.first) as progress:
-            for epoch, last in fit(state, task, world, stop=ending, on_step=stepped, read_system=system):
+            for epoch, last in fit(
+                state,
+                task,
+                world,
+                stop=ending,
+                on_step=stepped,
+                on_evaluated=progress.evaluated,
+                read_system=system,
+            ):
+                progress.doing(f"epoch {epoch.index}/{job.config.epochs}: saving")
                 store.save_epoch(state, last, by_holdout=task.holdout is not None)
                 world.first_does(partial(tracker.log, epoch))  # raises on all ranks what it raises on rank 0
                 progress.epoch(epoch)
                 open_end = world.first and epoch.index < job.config.epochs
                 if any(world.any(open_end and prune(state.history))):
                     return world.first_does(lambda: lifecycle.prune(job, state, tracker))
-        if last is None:  # resumed after the last epoch
-            _, last = evaluate(state.judged, task.test, world=world, normalize=task.normalize, stop=stop)
-        return world.first_does(lambda: lifecycle.finish(job, dataset, task, state, store, last, tracker))
+            if last is None:  # resumed after the last epoch
+                progress.doing("evaluating test")
+                _, last = evaluate(state.judged, task.test, world=world, normalize=task.normalize, stop=stop)
+            return world.first_does(
+                lambda: lifecycle.finish(
+                    job, dataset, task, state, store, last, tracker, doing=progress.doing
+                )
+            )
     except Stopped:
         store.save(state)
         return world.first_does(lambda: lifecycle.preempt(job, state, tracker))

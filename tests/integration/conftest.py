@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from imagenette.training import checkpoint
 from tests.waiting import wait_until
@@ -87,7 +88,12 @@ def metric_history(output: Path) -> list[tuple[int, dict[str, float]]]:
 
 
 def weights(output: Path) -> dict[str, Any]:
-    return checkpoint.read(output / "checkpoints/last.pt")["net"]
+    """Of the last epoch: in the state that a run under way has saved, or in the models of one that ended."""
+    state = output / "checkpoints/last.pt"
+    if state.exists():
+        return checkpoint.read(state)["net"]
+    models = [output / "models" / name / "weights.safetensors" for name in ("last", "selected")]
+    return load_file(next(file for file in models if file.exists()))
 
 
 def processes_of(output: Path) -> list[psutil.Process]:

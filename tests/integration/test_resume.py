@@ -56,6 +56,8 @@ def test_a_finished_run_is_not_trained_again(start, uninterrupted):
     output = uninterrupted(1)
     first = start(output, nproc="1")
     assert first.wait() == 0, first.said  # finishes what the fixture left: models, figures
+    assert not [*output.glob("checkpoints/*")], "nothing goes on from here any more"
+    assert weights(output)
     before = metric_history(output)
     again = start(output, nproc="1")
     assert again.wait(60) == 0, again.said

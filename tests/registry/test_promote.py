@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from imagenette.errors import InputError, RunError
 from imagenette.registry import Promotion, lineage, load, promote, rollback
+from imagenette.registry.versions import tags_of
 from tests.registry.finished_runs import CLASSES, DATA, PICTURES, Shop
 
 GATES = ("better", "significant", "force")
@@ -65,15 +66,36 @@ def test_a_better_run_takes_the_place_and_the_one_before_is_kept(go, aliases, ru
     assert second.message == f"{name} version 2 is champion, version 1 is kept as previous"
     assert aliases() == {"champion": 2, "previous": 1}
     version = MlflowClient(shop.uri).get_model_version(name, "2")
+    seen = {tag: text for tag, text in version.tags.items() if not tag.startswith("mlflow.")}
+    assert len(seen) < 20, "MLflow's page of the version is readable"
+    assert all(len(text) < 300 for text in seen.values()), seen
+    tags = tags_of(version)
     for tag in (
         *("selection_metric", "selection_value", "study", "seed", "arm", "config", "commit", "commit_dirty"),
         *("data_digest", "environment", "gate", "verdict", "model_id", "selected/test_accuracy"),
     ):
-        assert version.tags.get(tag), tag
+        assert tags.get(tag), tag
     assert version.run_id == runs["better"]
-    assert "right alone on 2 test images, wrong alone on 0, p = 0.5" in version.tags["verdict"]
-    assert json.loads(version.tags["config"])["epochs"] == "1"
+    assert "right alone on 2 test images, wrong alone on 0, p = 0.5" in tags["verdict"]
+    assert json.loads(tags["config"])["epochs"] == "1"
     assert "Promoted because" in version.description
+
+
+def test_versions_whose_tags_all_could_be_seen_count_as_before(go, aliases, runs, shop, name):
+    """As earlier code registered them."""
+    go(runs["good"])
+    client = MlflowClient(shop.uri)
+    for key, text in client.get_model_version(name, "1").tags.items():
+        if key.startswith("mlflow.imagenette."):
+            client.set_model_version_tag(name, "1", key.removeprefix("mlflow.imagenette."), text)
+            client.delete_model_version_tag(name, "1", key)
+    known = lineage(f"{name}@champion", tracking_uri=shop.uri)
+    assert known.data_digest == DATA
+    assert known.environment
+    with pytest.raises(RunError, match="does not replace champion version 1: it is not better"):
+        go(runs["worse"])
+    assert go(runs["better"]).promoted
+    assert aliases() == {"champion": 2, "previous": 1}
 
 
 def test_promoting_again_changes_nothing(go, aliases, runs, shop, name):
@@ -380,6 +402,9 @@ def test_a_bare_database_without_a_server_will_do(model_folder, tmp_path, monkey
         promote(run_id=shop.run(holdout), **options)
     assert lineage("imagenette@champion", tracking_uri=shop.uri).version == 2
     assert load("imagenette@previous", tracking_uri=shop.uri).labels == CLASSES
+    client, known = MlflowClient(shop.uri), lineage("imagenette@champion", tracking_uri=shop.uri)
+    model = client.get_logged_model(known.model_id)
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "imagenette", "version": "2"}]
     assert rollback(tracking_uri=shop.uri).champion == 1
 
 

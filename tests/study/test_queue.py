@@ -8,6 +8,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from imagenette.results import Status
 from imagenette.study.identity import Worker
 from imagenette.study.ledger import StaleClaims
 from imagenette.study.queue import MOST_LOSSES, Queue, Row
-from imagenette.study.storage import find_queue, open_storage, open_study, resolve_storage
+from imagenette.study.storage import connect, find_queue, open_storage, open_study, resolve_storage
 from imagenette.study.trials import Trials, importances
 from tests.study.study_helpers import grid
 
@@ -35,6 +36,30 @@ def queue(storage) -> Queue:
     queue = Queue(storage.engine, open_study(storage, "laws"))
     queue.fill(grid(8))
     return queue
+
+
+def test_drivers_that_name_the_objective_at_once_agree(database, storage):
+    """Also in a study that was opened before it had a name."""
+    open_study(storage, "laws")
+    barrier, problems = threading.Barrier(6), []
+
+    def drive() -> None:
+        own = connect(database)
+        trials = Trials(own, open_study(own, "laws"))
+        barrier.wait()
+        try:
+            trials.name_objective("selected/holdout_accuracy")
+        except Exception as error:
+            problems.append(error)
+        own.engine.dispose()
+
+    threads = [threading.Thread(target=drive) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems
+    assert optuna.load_study(study_name="laws", storage=storage).metric_names == ["selected/holdout_accuracy"]
 
 
 def worker() -> Worker:

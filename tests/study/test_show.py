@@ -156,6 +156,8 @@ def test_a_status_says_where_each_cell_is() -> None:
     assert said[4].split(maxsplit=3) == ["failed", "batch_size=1", "seed=2", "loss not finite at epoch 1"]
     assert said[5].split(maxsplit=2) == ["done", "batch_size=0", "3 of 3  91.20 ± 0.00 %"]
     assert said[6].split(maxsplit=2) == ["done", "batch_size=1", "1 of 3  91.20 %"]
+    named = shown(status_table("study", rows, now=NOW, objective="final/test_accuracy"))
+    assert named[-1].endswith("1 of 3  test 91.20 %")
 
 
 def test_nobody_at_work_is_said() -> None:
@@ -174,6 +176,8 @@ def test_a_reason_is_shown_as_it_is_not_as_markup() -> None:
 
 def test_a_cell_that_ended_is_one_line() -> None:
     assert plain_line(cell(49, "done")) == "done  batch_size=16 seed=1  91.20 %  (3.2 min)"
+    told = plain_line(cell(49, "done"), "selected/holdout_accuracy")
+    assert told == "done  batch_size=16 seed=1  holdout 91.20 %  (3.2 min)"
     failed = cell(49, "failed", reason="loss\nnot finite", seconds=30.0)
     assert plain_line(failed) == "failed  batch_size=16 seed=1  loss not finite  (0.5 min)"
     assert plain_line(cell(49, "failed", reason=None)).endswith("no reason recorded")

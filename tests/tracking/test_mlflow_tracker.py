@@ -270,8 +270,27 @@ def test_a_resume_under_mlflow_run_marks_the_outer_run_as_launcher(
     again = open_run(tmp_path / "out", uri)
     assert again.run_id == tracker.run_id
     again.close(Status.FINISHED)
-    tags = client.get_run(outer).data.tags
+    run = client.get_run(outer)
+    tags = run.data.tags
     assert (tags["status"], tags["role"], tags["resumed_run"]) == ("resumed", "launcher", tracker.run_id)
+    assert run.info.run_name == "launcher of small"
+    assert (
+        f"went on in run [small](#/experiments/{run.info.experiment_id}/runs/" in tags["mlflow.note.content"]
+    )
+
+
+def test_why_a_run_stopped_is_forgotten_once_it_goes_on(uri: str, tmp_path: Path) -> None:
+    tracker = open_run(tmp_path / "out", uri)
+    tracker.tag(reason="stopped at epoch 3, step 0")
+    tracker.close(Status.PREEMPTED)
+    client = MlflowClient(uri)
+    assert client.get_run(tracker.run_id).data.tags["reason"] == "stopped at epoch 3, step 0"
+    again = open_run(tmp_path / "out", uri)
+    again.close(Status.FINISHED)
+    assert "reason" not in client.get_run(tracker.run_id).data.tags
+    (tmp_path / "out/outbox/acked").unlink()
+    assert sync(tmp_path / "out") == 0, "sent once more it comes to the same"
+    assert "reason" not in client.get_run(tracker.run_id).data.tags
 
 
 def test_a_refused_record_is_said_and_does_not_block_those_behind_it(

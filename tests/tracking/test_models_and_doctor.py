@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -80,6 +81,29 @@ def test_a_model_loads_by_id_and_by_run_without_pickle(
                 assert graph(torch.zeros(count, 3, 8, 8)).shape == (count, 3)
     finally:
         mlflow.set_tracking_uri(None)
+
+
+def test_a_store_on_this_file_system_and_the_folder_have_one_copy_of_a_large_file(
+    saved: Path, uri: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out/models/selected"
+    shutil.copytree(saved, folder)
+    (folder / "data/large").write_bytes(os.urandom(2 << 20))
+    tracker = open_run(tmp_path / "out", uri)
+    tracker.model("selected", folder, step=1, metrics={})
+    assert tracker.close(Status.FINISHED) == 0
+    [model] = models(uri)
+    store = Path(model.artifact_location.removeprefix("file://"))
+    assert (store / "data/large").samefile(folder / "data/large")
+    assert not (store / "MLmodel").samefile(folder / "MLmodel"), "into which MLflow may write"
+    content = (folder / "data/large").read_bytes()
+    MlflowClient(uri).finalize_logged_model(model.model_id, "FAILED")
+    (tmp_path / "out/outbox/acked").unlink()
+    assert sync(tmp_path / "out") == 0, "sent again, though MLflow copies no file onto itself"
+    assert (store / "data/large").read_bytes() == (folder / "data/large").read_bytes() == content
+    shutil.rmtree(tmp_path / "out")
+    assert (store / "data/large").read_bytes() == content
+    assert not [*tmp_path.rglob(".*.once")]
 
 
 def test_a_model_sent_again_or_gone_on_with_is_one_model(saved: Path, uri: str, tmp_path: Path) -> None:

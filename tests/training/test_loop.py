@@ -1,6 +1,8 @@
 """The loop on a real network and the real digits, a few steps at a time."""
 
 import math
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from imagenette.training.gpu import Reading
 from imagenette.training.job import Job
 from imagenette.training.lifecycle import open_tracker
 from imagenette.training.loop import Diverged, Stopped, evaluate, fit
+from imagenette.training.progress import Progress
 from imagenette.training.step import follow, stepper
 
 CPU = World(0, 1, torch.device("cpu"))
@@ -79,6 +82,25 @@ def test_a_run_is_tagged_by_the_images_that_choose_its_epoch(digits, tmp_path, h
     job = Job(config=task.config, output=tmp_path, offline=True)
     open_tracker(job, digits, task, facts={})
     assert read_card(tmp_path).tags["selection"] == chosen
+
+
+def test_the_bar_says_what_is_done_while_it_stands(digits, monkeypatch):
+    """On a real terminal; elsewhere nothing of it is printed."""
+    inside, outside = os.openpty()
+    task, state = make(digits, holdout=0.2)
+    with os.fdopen(outside, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with Progress(state, task, shown=True) as progress:
+            list(fit(state, task, CPU, on_step=progress.step, on_evaluated=progress.evaluated))
+            progress.doing("drawing figures")
+        monkeypatch.undo()
+        said = os.read(inside, 1 << 16).decode()
+    places = [
+        said.find(words)
+        for words in ("epoch 1/2: ", "evaluating holdout 0 %", "evaluating test 0 %", "drawing figures")
+    ]
+    assert places == sorted(places), said
+    assert places[0] >= 0, said
 
 
 @pytest.mark.parametrize("after", [1, 2, 4])
