@@ -38,7 +38,7 @@ class Spare:
         for path in self.files:
             path.unlink(missing_ok=True)
         for folder in sorted({path.parent for path in self.files}, reverse=True):
-            while folder != self.output and not any(folder.iterdir()):
+            while folder != self.output and folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
                 folder = folder.parent
 
