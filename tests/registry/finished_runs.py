@@ -30,6 +30,7 @@ SIZE, IMAGES = 32, 60
 NAMES = tuple(f"val/{i:03d}.png" for i in range(IMAGES))
 PICTURES = np.random.default_rng(7).integers(0, 256, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8)
 PIXELS = torch.from_numpy(PICTURES).permute(0, 3, 1, 2).float() / 255
+REPRODUCE = "python -m imagenette train " + " ".join(f"--knob-{n}={n}" for n in range(12))
 DATA = "0123456789abcdef" * 4
 
 
@@ -94,7 +95,8 @@ class Shop:
         card = replace(
             card,
             run_name=f"small {self._made}",
-            tags={"role": "run", "seed": "1", "study": study, "arm": "small", "depth": "18"},
+            tags={"role": "run", "seed": "1", "study": study, "arm": "small", "depth": "18"}
+            | {"reproduce": REPRODUCE},
             dataset=card.dataset | {"digest": data_digest, "name": data},
         )
         tracker = open_run(output, self.uri, card)

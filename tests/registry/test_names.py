@@ -13,7 +13,7 @@ from imagenette.cli import verbs
 from imagenette.data.sources import IMAGENETTE
 from imagenette.errors import InputError
 from imagenette.registry import load, promote, registered
-from tests.registry.finished_runs import IMAGES, Shop, saved_model
+from tests.registry.finished_runs import IMAGES, REPRODUCE, Shop, saved_model
 
 
 @pytest.fixture
@@ -60,4 +60,7 @@ def test_the_models_are_listed_with_their_intervals(digits: Shop, monkeypatch: p
     shown = CliRunner().invoke(verbs, ["models"], standalone_mode=False).output
     assert max(map(len, shown.splitlines())) <= 80
     assert all(word in shown for word in ("90.0 [79.9, 95.3]", run, "champion"))
+    command = ["lineage", "imagenette-digits@champion"]
+    shown = CliRunner().invoke(verbs, command, standalone_mode=False).output
+    assert shown.splitlines()[-1] == REPRODUCE, "whole on its line, to be copied"
     assert json.loads(CliRunner().invoke(verbs, ["models", "--json"]).output)[0]["run_id"] == run
