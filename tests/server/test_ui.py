@@ -26,7 +26,7 @@ def test_it_serves_the_runs_of_a_file_and_leaves_no_process(tmp_path: Path) -> N
         env = clean_environment()
         process = subprocess.Popen([*COMMAND, "--port", "0"], stdout=out, stderr=err, cwd=tmp_path, env=env)
     try:
-        wait_until(lambda: (tmp_path / "out").read_text() or process.poll() is not None, 180)
+        wait_until(lambda: (tmp_path / "out").read_text() or process.poll() is not None, 300)
         link = (tmp_path / "out").read_text().strip()
         found = re.fullmatch(
             r"(http://127\.0\.0\.1:\d+)/#/experiments/0/runs\?workflowType=machine_learning.*", link
