@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from imagenette.report.compare import Comparison, compare
@@ -33,8 +32,8 @@ def conclusions(
     equal = [each.arm for each in found if each.verdict == "equal"]
     if equal and study.margin:
         sentences.append(
-            f"Practically equal to {base.name}, within {points(study.margin)}: {_listed(equal)} (two "
-            f"one-sided tests, corrected p < {LEVEL:g})."
+            f"Practically equal to {base.name}, within {points(study.margin, exact=True)}: {_listed(equal)} "
+            f"(two one-sided tests, corrected p < {LEVEL:g})."
         )
     unclear = [each for each in found if each.verdict == "open" and each.interval]
     if unclear:
@@ -104,9 +103,9 @@ def _beyond_pairs(study: Study, found: Findings) -> list[str]:
         often = f"; {top} is it in {found.chances[top]:.0%} of draws" if top and len(found.best) > 1 else ""
         sentences.append(f"The best may be {who}{often}.")
     if power := found.power:
-        price = f"; no number of seeds up to 200 would find {points(power.size)} on so few images"
+        price = f"; no number of seeds up to 200 would find {points(power.size, exact=True)} on so few images"
         if power.needed is not None:
-            price = f"; to find {points(power.size)}, {power.needed} seeds an arm are needed"
+            price = f"; to find {points(power.size, exact=True)}, {power.needed} seeds an arm are needed"
         price *= power.detectable > power.size
         sentences.append(
             f"A true difference of {points(power.detectable)} is found by four of five studies like this "
@@ -221,11 +220,11 @@ def cut(study: Study, shown: Sequence[Arm]) -> str:
     return f" {len(shown)} of {total} arms are drawn." if len(shown) < total else ""
 
 
-def points(share: float) -> str:
-    """`4.6 points`, `0.05 points`; of a whole number `1 point`."""
+def points(share: float, *, exact: bool = False) -> str:
+    """`4.6 points`, `0.05 points`. exact: of a number that somebody named, `1 point`."""
     text = f"{100 * share:.1f}" if share >= 0.001 else f"{100 * share:.2f}"
-    if math.isclose(100 * share, round(100 * share)):
-        text = f"{100 * share:.0f}"
+    if exact:
+        text = f"{100 * share:g}"
     return f"{text} point{'s' * (text != '1')}"
 
 

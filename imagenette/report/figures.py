@@ -98,7 +98,7 @@ def differences(study: Study) -> Drawn | None:
     if not found or study.search:
         return None
     base, margin = found[0].baseline, study.margin
-    band = f"; the band is the margin of {points(margin)}" if margin else ""
+    band = f"; the band is the margin of {points(margin, exact=True)}" if margin else ""
     shown = [arm for arm in study.arms if arm.name in {each.arm for each in found} | {base}]
     drawn = Drawn(
         name="differences",

@@ -103,7 +103,7 @@ def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
         note=f"Arm minus {base}. Intervals and p are for {chance}."
         + (f" Holm's correction is over the {tested} that were tested." if tested > 1 else "")
         + (
-            f" Practically equal: within {points(study.margin)}, by two one-sided tests."
+            f" Practically equal: within {points(study.margin, exact=True)}, by two one-sided tests."
             if study.margin
             else ""
         ),

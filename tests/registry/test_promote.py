@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from imagenette.errors import InputError, RunError
 from imagenette.registry import Promotion, lineage, load, promote, rollback
-from imagenette.registry.versions import tags_of
+from imagenette.tracking.lookup import tags_of
 from tests.registry.finished_runs import CLASSES, DATA, PICTURES, Shop
 
 GATES = ("better", "significant", "force")
@@ -334,7 +334,8 @@ def test_rolling_back_goes_to_who_reigned_before_not_to_who_lost_a_race(go, alia
     client = MlflowClient(shop.uri)
     best = client.get_model_version(name, "2")  # as if registered in the same moment as version 2
     tags = dict(best.tags) | {"selection_value": "0.85"}
-    client.create_model_version(name, best.source, best.run_id, tags=tags, model_id=tags["model_id"])
+    model_id = tags_of(best)["model_id"]
+    client.create_model_version(name, best.source, best.run_id, tags=tags, model_id=model_id)
     assert rollback(tracking_uri=shop.uri, name=name).champion == 1
     assert aliases() == {"champion": 1}
 
@@ -397,7 +398,7 @@ def test_a_study_may_have_a_quote_in_its_name(go, shop):
 def test_a_bare_database_without_a_server_will_do(model_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shop = Shop(f"sqlite:///{tmp_path}/mlflow.db", model_folder, tmp_path / "runs")
-    options = {"tracking_uri": shop.uri, "experiment": "registry"}
+    options = {"tracking_uri": shop.uri, "experiment": "registry", "name": "imagenette"}
     for holdout in (0.7, 0.8):
         promote(run_id=shop.run(holdout), **options)
     assert lineage("imagenette@champion", tracking_uri=shop.uri).version == 2
@@ -468,7 +469,7 @@ def test_lineage_and_load_from_every_address(go, runs, shop, name):
         assert np.allclose(model.module(pixels).numpy(), model.shares(PICTURES[:5]), atol=1e-6)
     picture = Path(__file__).parents[2] / "docs/mlflow-study.png"
     assert model.preprocess(picture.read_bytes()).shape == (32, 32, 3)
-    unknown = {f"{name}@none": r"has @champion, /1", "nobody": "imagenette promote", f"{name}/9": "/1"}
+    unknown = {f"{name}@none": r"has @champion, /1", "nobody": "imagenette models", f"{name}/9": "/1"}
     for address, words in unknown.items():
         with pytest.raises(InputError, match=words):
             load(address, tracking_uri=shop.uri)

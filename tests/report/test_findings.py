@@ -151,11 +151,5 @@ def test_a_search_and_a_single_arm_have_none_of_it():
 
 
 def test_points_are_told_as_one_says_them():
-    assert [points(share) for share in (0.01, 0.02, 0.046, 0.0601, 0.0005, 0.005)] == [
-        "1 point",
-        "2 points",
-        "4.6 points",
-        "6.0 points",
-        "0.05 points",
-        "0.5 points",
-    ]
+    assert [points(share) for share in (0.15, 0.046, 0.0005)] == ["15.0 points", "4.6 points", "0.05 points"]
+    assert [points(share, exact=True) for share in (0.01, 0.005)] == ["1 point", "0.5 points"]

@@ -273,7 +273,7 @@ def test_mlflow_run_makes_a_report_and_its_run_says_what_came_of_it(store: Store
     assert (tmp_path / "out/report.html").exists()
     client = MlflowClient(store.uri)
     (run,) = client.search_runs([store.id], "tags.role = 'report'")
-    assert run.data.tags["mlflow.note.content"].startswith("decay: 6 runs finished\n")
+    assert run.data.tags["mlflow.note.content"].startswith("decay in experiment 'reports': 6 runs finished\n")
     shutil.rmtree(tmp_path / "out")
 
 
@@ -316,7 +316,8 @@ def test_only_the_report_s_own_files_are_sent_and_removed(store: Store, report: 
         (tmp_path / name).write_text("mine")
     assert report("mine", "--out", tmp_path).returncode == 0
     sent = {item.path for item in store.client.list_artifacts(parent, "report")}
-    assert sent == {*(f"report/{name}" for name in FORMS), "report/figures"}
+    single = FORMS - {"ranking.tex", "spread.tex"}  # one run an arm tells neither
+    assert sent == {*(f"report/{name}" for name in single), "report/figures"}
     store.client.delete_run(other)
     assert report("mine", "--out", tmp_path).returncode == 0
     left = {path.name for path in (tmp_path / "mine").iterdir()}
