@@ -3,6 +3,9 @@
 import math
 import os
 import sys
+import termios
+import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -87,6 +90,16 @@ def test_a_run_is_tagged_by_the_images_that_choose_its_epoch(digits, tmp_path, h
 def test_the_bar_says_what_is_done_while_it_stands(digits, monkeypatch):
     """On a real terminal; elsewhere nothing of it is printed."""
     inside, outside = os.openpty()
+    termios.tcsetwinsize(outside, (24, 120))
+    said: list[bytes] = []
+
+    def read() -> None:  # what nobody reads holds the writer up
+        with suppress(OSError):
+            while part := os.read(inside, 4096):
+                said.append(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
     task, state = make(digits, holdout=0.2)
     with os.fdopen(outside, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
@@ -94,13 +107,14 @@ def test_the_bar_says_what_is_done_while_it_stands(digits, monkeypatch):
             list(fit(state, task, CPU, on_step=progress.step, on_evaluated=progress.evaluated))
             progress.doing("drawing figures")
         monkeypatch.undo()
-        said = os.read(inside, 1 << 16).decode()
+    reader.join(10)
+    text = b"".join(said).decode()
     places = [
-        said.find(words)
+        text.find(words)
         for words in ("epoch 1/2: ", "evaluating holdout 0 %", "evaluating test 0 %", "drawing figures")
     ]
-    assert places == sorted(places), said
-    assert places[0] >= 0, said
+    assert places == sorted(places), text
+    assert places[0] >= 0, text
 
 
 @pytest.mark.parametrize("after", [1, 2, 4])
