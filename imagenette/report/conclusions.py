@@ -100,7 +100,8 @@ def _beyond_pairs(study: Study, found: Findings) -> list[str]:
             who = f"any arm but {_listed(others)}" if others else f"any of the {len(found.best)} arms"
         who = found.best[0] if len(found.best) == 1 else who
         top = max(found.chances, key=lambda arm: found.chances[arm], default="")
-        often = f"; {top} is it in {found.chances[top]:.0%} of draws" if top and len(found.best) > 1 else ""
+        share = f"{100 * found.chances[top]:.0f} %" if top else ""
+        often = f"; {top} is it in {share} of draws" if top and len(found.best) > 1 else ""
         sentences.append(f"The best may be {who}{often}.")
     if power := found.power:
         price = f"; no number of seeds up to 200 would find {points(power.size, exact=True)} on so few images"

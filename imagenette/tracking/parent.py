@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from tenacity import retry, stop_after_attempt, wait_random
 
 from imagenette.errors import InputError, RunError, hide_secrets
-from imagenette.results import Status
+from imagenette.results import Status, summary_of
 from imagenette.tracking import views
 from imagenette.tracking.adoption import candidate, parent_of
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, resolve_uri
@@ -163,9 +163,13 @@ class StudyRun:
             run_id: str = run.info.run_id
             if run.info.status != "FINISHED":
                 log_missing_params(self._client, run, params)
-                # The time is the run's own, so that a repeat is stored once.
-                body = {"timestamp": run.info.start_time, "step": 0}
-                self._log_metrics(run_id, shown_metrics(source), **body)
+                # The time is the run's own, so that a repeat is stored once. What a run has once stands at
+                # step 0, as a training logs it; the rest is of its last epoch.
+                shown, when, last = shown_metrics(source), run.info.start_time, params.get("epochs", 0)
+                once = summary_of(shown)
+                self._log_metrics(run_id, once, timestamp=when, step=0)
+                rest = {name: value for name, value in shown.items() if name not in once}
+                self._log_metrics(run_id, rest, timestamp=when, step=int(float(last)))
                 set_tags(self._client, run_id, {**tags, "status": Status.FINISHED})
                 self._client.set_terminated(run_id)
             elif run.data.tags.get("trial") != str(trial):  # its driver died before it closed the trial

@@ -33,7 +33,8 @@ _SECTIONS = {"test": True, "holdout": True, "train": True, "selected": True, "fi
 def leaderboard() -> str:
     """Finished trainings, the most accurate first: the state of MLflow's page as it keeps it."""
     return _state(
-        where="attributes.status = 'FINISHED' and tags.role != 'study' and tags.role != 'launcher'",
+        where="attributes.status = 'FINISHED' and tags.role != 'study' and tags.role != 'launcher' and "
+        "tags.role != 'reused'",
         columns=[_metric(SELECTED), *map(_param, _COMPARED)],
     )
 

@@ -469,6 +469,7 @@ def test_a_reused_run_stands_under_the_parent_once(uri: str) -> None:
     assert run.data.params == config("good").params()
     assert run.data.metrics == {key: value for key, value in GOOD.items() if not key.startswith("speed/")}
     assert [m.step for m in client.get_metric_history(run_id, "best/test_accuracy")] == [0]
+    assert [m.step for m in client.get_metric_history(run_id, "test/accuracy")] == [8]
     tags = run.data.tags
     assert (tags["mlflow.parentRunId"], tags["study"], tags["arm"]) == (parent.run_id, "depth", "depth=18")
     assert (tags["seed"], tags["depth"], tags["trial"], tags["commit"]) == ("1", "18", "4", "c0ffee")
