@@ -98,7 +98,7 @@ def test_the_bar_says_what_is_done_while_it_stands(digits, monkeypatch):
             while part := os.read(inside, 4096):
                 said.append(part)
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
     task, state = make(digits, holdout=0.2)
     with os.fdopen(outside, "w") as terminal:
