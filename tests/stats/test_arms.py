@@ -72,9 +72,9 @@ def test_of_two_arms_the_seeds_part_is_scipys_welch(one, other):
     found = without_images(first, second, Spread.of([first, second]))
     welch = ttest_ind(one, other, equal_var=False)
     span = welch.confidence_interval()
-    assert found.p == pytest.approx(welch.pvalue, rel=1e-6)
-    assert (found.interval.low, found.interval.high) == pytest.approx((span.low, span.high), abs=1e-6)
-    assert found.freedom == pytest.approx(welch.df)
+    assert found.p == pytest.approx(welch.pvalue, rel=1e-9)
+    assert (found.interval.low, found.interval.high) == pytest.approx((span.low, span.high), abs=1e-9)
+    assert found.freedom == pytest.approx(welch.df, rel=1e-9)
 
 
 def test_one_run_against_several_of_a_pair_is_crawford_and_howells_test():
@@ -149,7 +149,7 @@ def test_practically_equal_is_scipys_two_one_sided_welch_tests(one, other, margi
     found = without_images(first, second, Spread.of([first, second]))
     above = ttest_ind(np.array(one) + margin, other, equal_var=False, alternative="greater").pvalue
     below = ttest_ind(np.array(one) - margin, other, equal_var=False, alternative="less").pvalue
-    assert found.p_beyond(margin) == pytest.approx(max(above, below), rel=1e-6, abs=1e-9)
+    assert found.p_beyond(margin) == pytest.approx(max(above, below), rel=1e-9, abs=1e-12)
 
 
 def test_a_trend_is_the_slope_of_a_straight_line_and_its_test_that_of_a_contrast():
