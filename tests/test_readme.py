@@ -38,7 +38,9 @@ def commands() -> list[str]:
 
 
 def test_every_command_block_of_readme_is_read() -> None:
-    blocks = [line for line in README.splitlines() if line.startswith("    ") and "->" not in line]
+    python = ("    import ", "    mlflow.")  # its snippet has a test of its own
+    lines = [line for line in README.splitlines() if not line.startswith(python)]
+    blocks = [line for line in lines if line.startswith("    ") and "->" not in line]
     read = [line for line in blocks if re.fullmatch(rf"    {COMMANDS}", line)]
     tree = README.partition("## Where everything is")[2]
     assert [line for line in blocks if line not in read and line not in tree] == []
