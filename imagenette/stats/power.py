@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from imagenette.stats.arms import weight
 from imagenette.stats.shares import LEVEL
@@ -51,7 +51,7 @@ def smallest_difference(precision: Precision, *, comparisons: int = 1) -> float:
     critical = float(stats.t.ppf(1 - LEVEL / comparisons / 2, freedom))
 
     def missed(size: float) -> float:
-        return float(stats.ncf.sf(critical**2, 1, freedom, size**2)) - POWER  # t squared is F
+        return 1.0 - POWER - float(special.ncfdtr(1, freedom, size**2, critical**2))  # t squared is F
 
     top = critical + 10.0
     while missed(top) < 0:
