@@ -55,6 +55,13 @@ class Comparison:
         return "equal" if self.within_margin else "open"
 
     @property
+    def words(self) -> str:
+        """The verdict as a table says it."""
+        if self.p is None:
+            return "not tested"
+        return {"equal": "practically equal", "open": "no difference shown"}.get(self.verdict, self.verdict)
+
+    @property
     def real(self) -> bool:
         return self.verdict in ("better", "worse")
 

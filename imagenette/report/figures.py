@@ -114,8 +114,9 @@ def differences(study: Study) -> Drawn | None:
     for place, each in enumerate(found):
         assert each.interval is not None
         colour, (low, high) = look[each.arm].colour, (each.interval.low, each.interval.high)
-        words = {"equal": "practically equal", "open": "no difference shown"}.get(each.verdict, each.verdict)
-        text = f"{each.arm}: {100 * each.value:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}], {words}"
+        text = (
+            f"{each.arm}: {100 * each.value:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}], {each.words}"
+        )
         axes.plot([low, high], [place, place], color=colour, linewidth=2, gid=drawn.tip(text))
         marker, fill = ("s" if each.verdict == "equal" else "o"), each.real
         axes.plot(

@@ -3,7 +3,6 @@ MLflow; runs come page by page, their files a few at a time."""
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from imagenette.tracking.client import check_alive, connect, first_line, one_lin
 from imagenette.tracking.eligibility import trained_run, unfinished
 from imagenette.tracking.experiments import NEWEST_FIRST, OLDEST_FIRST, look_in, search
 from imagenette.tracking.fetch import fetched
+from imagenette.tracking.finished import profile
 from imagenette.tracking.lookup import find_run, find_version, promoted_versions, tags_of
 from imagenette.tracking.outer_run import outer_run
 from imagenette.tracking.runs import get_run
@@ -356,7 +356,7 @@ def _brief(run: Run) -> TrackedRun:
         params=dict(run.data.params),
         tags=dict(tags),
         claims={name: metrics[name] for name in METRICS if name in metrics},
-        test_images=_test_images(run),
+        test_images=profile(run).get("test_images"),
         images_per_second=metrics.get("speed/images_per_second"),
     )
 
@@ -364,17 +364,6 @@ def _brief(run: Run) -> TrackedRun:
 def _status(run: Run) -> str:
     """Our own word for how it stands, else MLflow's."""
     return run.data.tags.get("status") or str(run.info.status.lower())
-
-
-def _test_images(run: Run) -> int | None:
-    for item in run.inputs.dataset_inputs if run.inputs else ():
-        try:
-            count = json.loads(item.dataset.profile or "{}").get("test_images")
-        except (ValueError, AttributeError):
-            continue
-        if isinstance(count, int) and count > 0:
-            return count
-    return None
 
 
 def _curve(points: Iterable[tuple[Any, Any]]) -> Curve:

@@ -78,7 +78,6 @@ def arms_table(study: Study, *, so_far: bool = False) -> Table:
 def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
     """A row for each arm but the baseline."""
     base = study.baseline.name if study.baseline else ""
-    words = {"equal": "practically equal", "open": "no difference shown"}
     tested = sum(each.p is not None for each in comparisons)
     chance = "new seeds and new images" if any(each.seeds for each in comparisons) else "new images"
     return Table(
@@ -96,7 +95,7 @@ def comparisons_table(study: Study, comparisons: Sequence[Comparison]) -> Table:
                 _errors(each),
                 _p(each.p, "not tested"),
                 _p(each.p_corrected, "not tested"),
-                Cell(words.get(each.verdict, each.verdict) if each.p is not None else "not tested"),
+                Cell(each.words),
             )
             for number, each in enumerate(comparisons)
         ),

@@ -144,9 +144,10 @@ def contrast(arms: Sequence[Scores], weights: Sequence[float], spread: Spread) -
     to scatter as the others do (Crawford and Howell 1998). Where no arm of the study has two runs, only
     images are random. None where not even the number of images is known.
     """
-    images = _over_images(arms, weights)
-    if images is None:
+    over = covariance(arms)
+    if over is None:
         return None
+    images = max(0.0, float(np.asarray(weights) @ over @ np.asarray(weights)))
     value = float(sum(c * arm.mean for c, arm in zip(weights, arms, strict=True)))
     seeds, freedom = _over_seeds(arms, weights, spread)
     error = math.sqrt(seeds + images)
@@ -221,23 +222,20 @@ def _over_seeds(arms: Sequence[Scores], weights: Sequence[float], spread: Spread
     return pooled * sum(per_run), min(freedom, spread.freedom)
 
 
-def _over_images(arms: Sequence[Scores], weights: Sequence[float]) -> float | None:
-    """Variance of a contrast over new images; unpaired without predictions."""
+def covariance(arms: Sequence[Scores]) -> npt.NDArray[np.float64] | None:
+    """[arms, arms] of the arms' means over new images, flips of single images between seeds left out; without
+    predictions each arm has images of its own. None where their number is not known. Sampled, so a variance
+    may come out below 0."""
     answers = [arm.right for arm in arms if arm.right is not None]
     if len(answers) == len(arms):
+        shares = np.array([right.mean(axis=0) for right in answers])
         flips = [arm.flips for arm in arms]
         typical = float(np.mean([each for each in flips if each is not None] or [0.0]))
-        rest = sum(
-            c**2 * (typical if own is None else own) / len(right)
-            for c, own, right in zip(weights, flips, answers, strict=True)
-        )
-        summed = sum(c * right.mean(axis=0) for c, right in zip(weights, answers, strict=True))
-        return max(0.0, float(np.var(summed, ddof=1)) / np.size(summed) - rest)
+        own = [(typical if each is None else each) / arm.told for each, arm in zip(flips, arms, strict=True)]
+        return np.asarray(np.atleast_2d(np.cov(shares)) / shares.shape[1] - np.diag(own))
     if any(arm.images is None for arm in arms):
         return None
-    return sum(
-        c**2 * arm.mean * (1 - arm.mean) / (arm.images or 1) for c, arm in zip(weights, arms, strict=True)
-    )
+    return np.diag([arm.mean * (1 - arm.mean) / (arm.images or 1) for arm in arms])
 
 
 def _tail(value: float, error: float, freedom: float) -> float:

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from imagenette.stats.arms import Scores, Spread, contrast
+from imagenette.stats.arms import Scores, Spread, contrast, covariance
 from imagenette.stats.shares import LEVEL
 
 _Name = TypeVar("_Name")
@@ -45,9 +44,11 @@ def shares_of_being_best(
     It is what the data say of each arm, not a p: of k equal arms each has about 1/k. Empty where there is
     nothing to draw from: no spread, or no number of images.
     """
-    images = _covariance(list(arms.values()))
+    images = covariance(list(arms.values()))
     if images is None or not spread.freedom or len(arms) < 2:
         return {}
+    values, vectors = np.linalg.eigh(images)
+    images = (vectors * values.clip(0)) @ vectors.T
     rng = np.random.default_rng(seed)
     means = np.array([arm.mean for arm in arms.values()])
     drawn = means + rng.multivariate_normal(np.zeros(len(arms)), images, _DRAWS, check_valid="ignore")
@@ -56,19 +57,3 @@ def shares_of_being_best(
         drawn[:, place] += np.sqrt(variance / arm.runs) * rng.standard_t(freedom, _DRAWS)
     wins = np.bincount(drawn.argmax(axis=1), minlength=len(arms)) / _DRAWS
     return dict(zip(arms, wins.tolist(), strict=True))
-
-
-def _covariance(arms: list[Scores]) -> npt.NDArray[np.float64] | None:
-    """[arms, arms] of their accuracies over new images; without predictions each has images of its own."""
-    answers = [arm.right for arm in arms if arm.right is not None]
-    if len(answers) == len(arms):
-        shares = np.array([right.mean(axis=0) for right in answers])
-        flips = [arm.flips for arm in arms]
-        typical = float(np.mean([each for each in flips if each is not None] or [0.0]))
-        own = [(typical if each is None else each) / arm.told for each, arm in zip(flips, arms, strict=True)]
-        found = np.cov(shares) / shares.shape[1] - np.diag(own)
-        values, vectors = np.linalg.eigh(found)
-        return np.asarray((vectors * values.clip(0)) @ vectors.T)
-    if any(arm.images is None for arm in arms):
-        return None
-    return np.diag([arm.mean * (1 - arm.mean) / (arm.images or 1) for arm in arms])

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from scipy import stats
 
-from imagenette.stats.arms import Scores, Spread
+from imagenette.stats.arms import Scores, Spread, covariance
 from imagenette.stats.shares import LEVEL, holm
 
 _Name = TypeVar("_Name")
@@ -44,16 +44,12 @@ def parts(arm: Scores) -> Parts:
     p_low = None
     if measured is not None and flips:
         p_low = float(stats.chi2.cdf(arm.freedom * measured / flips, arm.freedom))
-    over = None
-    if arm.right is not None:
-        over = float(np.var(arm.right.mean(axis=0), ddof=1)) / arm.right.shape[1] - (flips or 0.0) / arm.told
-    elif arm.images:
-        over = arm.mean * (1 - arm.mean) / arm.images
+    over = covariance([arm])
     return Parts(
         measured=_root(measured),
         flips=_root(flips),
         seeds=None if measured is None or flips is None else _root(measured - flips),
-        images=_root(over),
+        images=None if over is None else _root(float(over[0, 0])),
         p_low=p_low,
     )
 

@@ -62,7 +62,7 @@ def _finished(run: Run) -> FinishedRun | None:
     seconds = (run.info.end_time - run.info.start_time) / 1000
     if each := run.data.metrics.get("speed/epoch_seconds"):  # of the last epoch, which is the dearest
         seconds = min(seconds, config.epochs * each + _BESIDE)
-    images = _profile(run)
+    images = profile(run)
     return FinishedRun(
         config=config,
         seconds=seconds,
@@ -73,13 +73,15 @@ def _finished(run: Run) -> FinishedRun | None:
     )
 
 
-def _profile(run: Run) -> dict[str, int]:
-    """Numbers of the data set, as the run was given it."""
+def profile(run: Run) -> dict[str, int]:
+    """Numbers of the data set, as the run was given it: `train_images`, `test_images`, ..."""
+    numbers: dict[str, int] = {}
     for item in run.inputs.dataset_inputs if run.inputs else ():
         try:
             told = json.loads(item.dataset.profile or "{}")
         except ValueError:
             continue
         if isinstance(told, dict):
-            return {key: value for key, value in told.items() if isinstance(value, int) and value > 0}
-    return {}
+            known = {key: value for key, value in told.items() if isinstance(value, int) and value > 0}
+            numbers = known | numbers
+    return numbers

@@ -19,7 +19,7 @@ class Progress:
     def __init__(self, state: TrainState, task: Task, *, shown: bool) -> None:
         """Begins where the state stands. shown: False prints nothing (ranks other than 0)."""
         self._epoch, self._epochs, self._shown = state.epoch, task.config.epochs, shown
-        self._said = False
+        self.said = False  # whether `say` had something
         per_epoch = task.train.images
         self._bar = tqdm(
             total=per_epoch * self._epochs,
@@ -40,9 +40,9 @@ class Progress:
 
     def say(self, lines: Sequence[str]) -> None:
         """Once: what is known only while the run is under way."""
-        if self._shown and not self._said and lines:
+        if self._shown and not self.said and lines:
             self._bar.write("\n".join(lines), file=sys.stderr)
-        self._said = self._said or bool(lines)
+        self.said = self.said or bool(lines)
 
     def evaluated(self, split: str, images: int, of: int) -> None:
         """So many images of `holdout` or `test` are evaluated."""

@@ -89,7 +89,8 @@ def train(
     def stepped(step: int, images: int, loss: float | None) -> None:
         tracker.begin()
         progress.step(step, images, loss)
-        progress.say([f"in MLflow: {page}" for page in tracker.pages[:1]])
+        if not progress.said:  # known a while after the first step
+            progress.say([f"in MLflow: {page}" for page in tracker.pages[:1]])
 
     try:
         last = None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import psycopg
+from psycopg import sql
 
 from tests.study.conftest import postgres  # noqa: F401 - a fixture
 from tests.study.databases import Postgres
@@ -76,7 +77,7 @@ def test_a_study_leaves_no_password_or_key_anywhere(
     with psycopg.connect(database) as db:
         tables = db.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
         for (table,) in tables.fetchall():
-            rows = db.execute(f'SELECT t::text FROM "{table}" t').fetchall()  # type: ignore[arg-type]
+            rows = db.execute(sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier(table))).fetchall()
             places += [f"table {table}" for (row,) in rows if PLANTED in row]
     files = [path for folder in (tmp_path, the_server.folder) for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 30

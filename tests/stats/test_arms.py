@@ -33,7 +33,7 @@ def drawn(rng, share, runs, images=400):
 
 def without_images(first, second, spread):
     """The seeds' part alone: so many images that theirs is nothing."""
-    return two_level(replace(first, images=10**15), replace(second, images=10**15), spread)
+    return two_level(replace(first, images=10**24), replace(second, images=10**24), spread)
 
 
 SLEEP = (
