@@ -31,7 +31,8 @@ _STORAGE = click.option(
 )
 @click.argument("name")
 @click.option("--workers", type=click.IntRange(min=1), default=1, help="Trainings at once. [default: 1]")
-@flag("--smoke", help="The study's tiny form.")
+@flag("--small", help="The study's [small] form: the same question at a scale for a computer without a GPU.")
+@flag("--smoke", help="The study's tiny form, on the digits.")
 @click.option("--label", help="Appended to the study's name, so that two forms of it can stand side by side.")
 @_STORAGE
 @flag("--plan", help="Only say what it will take, and how small a difference it can find.")
@@ -51,6 +52,7 @@ _STORAGE = click.option(
 def study(
     name: str,
     workers: int,
+    small: bool,
     smoke: bool,
     label: str | None,
     storage: str | None,
@@ -69,11 +71,14 @@ def study(
     Exit codes: 0 every cell is done; 1 some failed; 2 wrong usage or input; 74 done, but the tracking server
     still lacks something; 75 stopped on request: the same command goes on.
     """
-    from imagenette.study.definition import load
+    from imagenette.study.definition import Form, load
     from imagenette.study.storage import resolve_storage
     from imagenette.tracking import environment
 
-    definition = load(name, overrides=given(knobs), smoke=smoke, label=label)
+    if small and smoke:
+        raise click.UsageError("--small and --smoke: must be one of the two")
+    form: Form = "small" if small else "smoke" if smoke else "full"
+    definition = load(name, overrides=given(knobs), form=form, label=label)
     places: dict[str, Any] = {
         "storage": resolve_storage(storage),
         "workers": workers,

@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import torch
-import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from imagenette.files import sync_folder, sync_tree
 from imagenette.network.self_test import SelfTest
+from imagenette.network.uncompiled import torchvision
 
 WEIGHTS = "weights.safetensors"
 """The bare network's state_dict beside the exported graph: what the registry loads."""

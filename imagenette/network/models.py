@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet as torchvision_resnet
 
 from imagenette.errors import InputError
 from imagenette.network.norm import GroupedBatchNorm, SyncBatchNorm
+from imagenette.network.uncompiled import resnet as torchvision_resnet
 
 BUILDERS: dict[int, Callable[..., nn.Module]] = {
     18: torchvision_resnet.resnet18,

@@ -11,9 +11,9 @@ from typing import Any
 from imagenette.config import Config, canonical, resolve
 from imagenette.errors import InputError
 from imagenette.study.schema import (
+    Cut,
     File,
     Knobs,
-    Smoke,
     check_varies,
     figure,
     knob_value,
@@ -36,17 +36,16 @@ class Cell:
     config: Config
 
 
-def arms_of(file: File, smoke: Smoke) -> tuple[str, list[Knobs]]:
-    """Where in the file the arms are written, and each one's knobs in their own types."""
-    form, prefix = (file, "") if smoke.grid is None and smoke.arms is None else (smoke, "smoke.")
-    where = f"{prefix}arms" if form.grid is None else f"{prefix}grid"
-    first = form.grid if form.grid is not None else (form.arms or [{}])[0]
+def arms_of(file: File, form: str, cut: Cut) -> tuple[str, list[Knobs]]:
+    """Where in the file this form's arms are written, and each one's knobs in their own types."""
+    tables, prefix = (file, "") if cut.grid is None and cut.arms is None else (cut, f"{form}.")
+    where = f"{prefix}arms" if tables.grid is None else f"{prefix}grid"
+    first = tables.grid if tables.grid is not None else (tables.arms or [{}])[0]
     if not first:
         raise InputError(f"{where}: must name at least one knob")
-    if form.grid is None:
-        tables = form.arms or []
-        return where, [_arm(f"{where}[{i}]", table, first) for i, table in enumerate(tables, start=1)]
-    lists = [knob_values(f"{where}.{knob}", knob, values) for knob, values in form.grid.items()]
+    if tables.grid is None:
+        return where, [_arm(f"{where}[{i}]", arm, first) for i, arm in enumerate(tables.arms or [], start=1)]
+    lists = [knob_values(f"{where}.{knob}", knob, values) for knob, values in tables.grid.items()]
     return where, [dict(zip(first, values, strict=True)) for values in itertools.product(*lists)]
 
 
@@ -86,24 +85,26 @@ def cells_of(
     return tuple(cells.values())
 
 
-def baseline_of(file: File, smoke: Smoke, arms: list[Knobs]) -> str | None:
+def baseline_of(file: File, form: str, cut: Cut, arms: list[Knobs]) -> str | None:
     """The arm that the others are compared with; None if none is named."""
-    if smoke.baseline is not None:
-        return arm_among(arms, "smoke.baseline", smoke.baseline)
-    cut = smoke.grid is not None or smoke.arms is not None
-    key = "smoke.baseline" if cut else "baseline"  # a cut that lost the baseline has to name another
+    if cut.baseline is not None:
+        return arm_among(arms, f"{form}.baseline", cut.baseline)
+    own = cut.grid is not None or cut.arms is not None
+    key = f"{form}.baseline" if own else "baseline"  # a cut that lost the baseline has to name another
     return None if file.baseline is None else arm_among(arms, key, file.baseline)
 
 
-def seeds_of(file: File, smoke: Smoke, arms: list[Knobs], baseline: str | None) -> dict[str, list[int]]:
+def seeds_of(
+    file: File, form: str, cut: Cut, arms: list[Knobs], baseline: str | None
+) -> dict[str, list[int]]:
     """Arm -> its seeds. The baseline may have more than the others, since it is in every comparison; theirs
     are among them, so that runs can be paired by seed. InputError."""
-    seeds, of_smoke = smoke.seeds or file.seeds, smoke.baseline_seeds
-    own = file.baseline_seeds if smoke.seeds is None and of_smoke is None else of_smoke
+    seeds, of_form = cut.seeds or file.seeds, cut.baseline_seeds
+    own = file.baseline_seeds if cut.seeds is None and of_form is None else of_form
     every = {arm_name(arm): seeds for arm in arms}
     if own is None:
         return every
-    key = f"{'smoke.' if of_smoke else ''}baseline_seeds={shown(own)}"
+    key = f"{f'{form}.' if of_form else ''}baseline_seeds={shown(own)}"
     if baseline is None:
         raise InputError(f"{key}: no baseline is named")
     if not set(seeds) <= set(own):
@@ -117,7 +118,7 @@ def references_of(file: File, arms: list[Knobs]) -> dict[str, dict[str, float]]:
     for i, table in enumerate(file.reference, start=1):
         key = f"reference[{i}]"
         knobs = {name: value for name, value in table.items() if "/" not in name}
-        arm = arm_among(arms_of(file, Smoke())[1], key, knobs)
+        arm = arm_among(arms_of(file, "full", Cut())[1], key, knobs)
         if arm in references:
             raise InputError(f"{key}: {arm} is there twice")
         references[arm] = {n: figure(f"{key}.{n}", n, value) for n, value in table.items() if "/" in n}

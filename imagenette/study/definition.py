@@ -5,12 +5,12 @@ of timm's.
     name title seeds objective    [base] knobs that every cell shares
     baseline, an arm, and baseline_seeds, all of its own; margin and target, which the report reads
     one of [grid] knob -> values, [[arms]] tables of coupled knobs, [search] trials sampler pruner seed space
-    [smoke] the same, tiny: knobs over [base]'s, and its own seeds, grid, arms, baseline, baseline_seeds (else
-    as its seeds), trials or space
+    [small] the same question at a scale that a computer without a GPU answers, and [smoke], tiny: knobs over
+    [base]'s, and their own seeds, grid, arms, baseline, baseline_seeds (else as its seeds), trials or space
     [[reference]] an arm's knobs and what was published for it; reference_source
     and reference_images, the test images behind each published accuracy
 
-Both forms are checked whenever either is loaded: a broken [smoke] does not wait until somebody needs it.
+All forms are checked whenever one is loaded: a broken [smoke] does not wait until somebody needs it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from imagenette.config import KNOBS, Config, resolve
 from imagenette.errors import InputError
@@ -31,10 +31,10 @@ from imagenette.study.cells import Cell, arm_name, arms_of, baseline_of, cells_o
 from imagenette.study.schema import (
     PLAIN,
     PLAIN_WORDS,
+    Cut,
     File,
     Knobs,
     Search,
-    Smoke,
     checked_search,
     knob_value,
     near,
@@ -43,6 +43,10 @@ from imagenette.study.schema import (
 )
 from imagenette.tracking.study_plan import StudyPlan
 from imagenette.training.readiness import check_batches, check_config
+
+_MADE = {"small": "smaller", "smoke": "tiny"}
+Form = Literal["full", "small", "smoke"]
+"""Which of a file's tables a study is made of: all but the other two, or these over them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,28 +121,28 @@ def shipped() -> list[str]:
 
 
 def load(
-    name: str, *, overrides: Mapping[str, str] = {}, smoke: bool = False, label: str | None = None
+    name: str, *, overrides: Mapping[str, str] = {}, form: Form = "full", label: str | None = None
 ) -> Definition:
     """A shipped study by its name, or any by the path of its TOML file.
 
-    overrides: knobs as text, over those of [base] and [smoke]; smoke: the tiny form; label: appended to
-    the study's name. InputError: one line that names the file, the key, the value and what is allowed.
+    overrides: knobs as text, over those of [base] and of the form; form and label are appended to the study's
+    name. InputError: one line that names the file, the key, the value and what is allowed.
     """
-    if label is not None and (label == "smoke" or not PLAIN.fullmatch(label)):
-        raise InputError(f"label={label}: must be {PLAIN_WORDS}")
     path, where = _find(name)
     with _named(where):
         source = path.read_text("utf-8")
         file = parse(source)
-        cuts = {False: Smoke()} | ({True: file.smoke} if file.smoke else {})
-        forms = {tiny: _define(file, cut) for tiny, cut in cuts.items()}
-        if smoke not in forms:
-            raise InputError("smoke: missing: nothing says how to make this study tiny")
-    fixed = {knob: _override(forms[smoke], knob, text) for knob, text in overrides.items()}
+        cuts: dict[str, Cut | None] = {"full": Cut(), "small": file.small, "smoke": file.smoke}
+        forms = {each: _define(file, each, cut) for each, cut in cuts.items() if cut}
+        if form not in forms:
+            raise InputError(f"{form}: missing: nothing says how to make this study {_MADE[form]}")
+    if label is not None and (label in forms or not PLAIN.fullmatch(label)):
+        raise InputError(f"label={label}: must be {PLAIN_WORDS}, and no form of the study")
+    fixed = {knob: _override(forms[form], knob, text) for knob, text in overrides.items()}
     with _named(where):
-        definition = _define(file, cuts[smoke], fixed)
-    suffix = "-smoke" * smoke + (f"-{label}" if label else "")
-    published = {} if smoke else definition.references  # of other data: nothing to stand beside
+        definition = _define(file, form, cuts[form] or Cut(), fixed)
+    suffix = f"-{form}" * (form != "full") + (f"-{label}" if label else "")
+    published = {} if form == "smoke" else definition.references  # of other data: nothing to stand beside
     return replace(definition, name=file.name + suffix, source=source, references=published)
 
 
@@ -182,30 +186,31 @@ def _override(definition: Definition, knob: str, text: str) -> Any:
     return knob_value(knob, knob, text)
 
 
-def _define(file: File, smoke: Smoke, overrides: Mapping[str, Any] = {}) -> Definition:
-    """One form of the study; an empty Smoke leaves the full one."""
-    _check_kind(file, smoke)
+def _define(file: File, form: str, cut: Cut, overrides: Mapping[str, Any] = {}) -> Definition:
+    """One form of the study; an empty Cut leaves the full one."""
+    _check_kind(file, form, cut)
+    knobs = cut.knobs(form)
     base = {knob: knob_value(f"base.{knob}", knob, value) for knob, value in file.base.items()}
-    base |= {knob: knob_value(f"smoke.{knob}", knob, value) for knob, value in smoke.knobs.items()}
+    base |= {knob: knob_value(f"{form}.{knob}", knob, value) for knob, value in knobs.items()}
     base |= overrides
-    seeds = tuple(smoke.seeds or file.seeds)
+    seeds = tuple(cut.seeds or file.seeds)
     arms: list[Knobs] = []
     search = None
     if file.search:
-        where, space = ("smoke.space", smoke.space) if smoke.space else ("search.space", file.search.space)
-        search = checked_search(file.search, where, space, smoke.trials or file.search.trials)
+        where, space = (f"{form}.space", cut.space) if cut.space else ("search.space", file.search.space)
+        search = checked_search(file.search, where, space, cut.trials or file.search.trials)
         points = search.extremes()
     else:
-        where, arms = arms_of(file, smoke)
+        where, arms = arms_of(file, form, cut)
         points = arms
     for knob in points[0]:
-        if knob in smoke.knobs:
-            raise InputError(f"smoke.{knob}: the study varies {knob}")
+        if knob in knobs:
+            raise InputError(f"{form}.{knob}: the study varies {knob}")
         if knob in base:
             raise InputError(f"{where}.{knob}: base has {knob} too: a knob is fixed or varies")
     _check_configs(file.objective, [resolve(base | values) for values in points])
-    baseline = baseline_of(file, smoke, arms)
-    seeds_of_arms = seeds_of(file, smoke, arms, baseline)
+    baseline = baseline_of(file, form, cut, arms)
+    seeds_of_arms = seeds_of(file, form, cut, arms, baseline)
     own = tuple(seeds_of_arms.get(baseline or "", ()))
     return Definition(
         name=file.name,
@@ -228,20 +233,20 @@ def _define(file: File, smoke: Smoke, overrides: Mapping[str, Any] = {}) -> Defi
     )
 
 
-def _check_kind(file: File, smoke: Smoke) -> None:
-    """InputError unless the study varies in one way, and [smoke] in the same."""
+def _check_kind(file: File, form: str, cut: Cut) -> None:
+    """InputError unless the study varies in one way, and this form of it in the same."""
     kinds = [kind for kind in ("grid", "arms", "search") if getattr(file, kind) is not None]
     if len(kinds) != 1:
         raise InputError(f"{' and '.join(kinds) or 'grid'}: must be one of [grid], [[arms]] and [search]")
-    if smoke.grid is not None and smoke.arms is not None:
-        raise InputError("smoke.grid and smoke.arms: must be one of the two")
+    if cut.grid is not None and cut.arms is not None:
+        raise InputError(f"{form}.grid and {form}.arms: must be one of the two")
     for key in ("grid", "arms", "baseline", "baseline_seeds") if file.search else ("trials", "space"):
-        if getattr(smoke, key) is not None:
-            raise InputError(f"smoke.{key}: the study is {'a' if file.search else 'no'} [search]")
+        if getattr(cut, key) is not None:
+            raise InputError(f"{form}.{key}: the study is {'a' if file.search else 'no'} [search]")
     for key in ("baseline", "baseline_seeds", "margin", "reference"):
         if file.search and getattr(file, key) not in (None, []):
             raise InputError(f"{key}: a [search] has no arms")
-    for key, seeds in {"seeds": file.seeds, "smoke.seeds": smoke.seeds or []}.items():
+    for key, seeds in {"seeds": file.seeds, f"{form}.seeds": cut.seeds or []}.items():
         if file.search and len(seeds) > 1:
             raise InputError(f"{key}={shown(seeds)}: must be one seed, the study is a [search]")
 

@@ -108,8 +108,8 @@ class SearchTable(Sampling):
     space: Space
 
 
-class Smoke(BaseModel):
-    """`[smoke]`: what it does not name stays as it is; keys that are not here are knobs."""
+class Cut(BaseModel):
+    """`[small]` or `[smoke]`: what it does not name stays as it is; keys that are not here are knobs."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
@@ -121,13 +121,12 @@ class Smoke(BaseModel):
     trials: Annotated[int, Field(ge=1)] | None = None
     space: Space | None = None
 
-    @property
-    def knobs(self) -> Knobs:
-        """InputError where some key is neither one of the above nor a knob."""
+    def knobs(self, table: str) -> Knobs:
+        """Over [base]'s. InputError where a key of this table is neither one of the above nor a knob."""
         for key in self.model_extra or {}:
             if key not in KNOBS:
-                hint = near(key, [*Smoke.model_fields, *KNOBS], "keys")
-                raise InputError(f"smoke.{key}: unknown key: {hint}")
+                hint = near(key, [*Cut.model_fields, *KNOBS], "keys")
+                raise InputError(f"{table}.{key}: unknown key: {hint}")
         return self.model_extra or {}
 
 
@@ -148,7 +147,8 @@ class File(BaseModel):
     baseline_seeds: Seeds | None = None
     margin: Annotated[float, Field(gt=0, lt=0.5)] | None = None
     target: Annotated[float, Field(gt=0, lt=1)] | None = None
-    smoke: Smoke | None = None
+    small: Cut | None = None
+    smoke: Cut | None = None
     reference: list[Knobs] = []
     reference_source: str | None = None
     reference_images: Annotated[int, Field(ge=1)] | None = None

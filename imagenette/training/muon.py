@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from imagenette.network.uncompiled import uncompiled
+
 PLAIN_RATE = 2.0  # rate of what is not orthogonalized, as a multiple of the filters'
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic: steep at 0, between 0.7 and 1.2 near 1
 ITERATIONS = 3
@@ -79,7 +81,7 @@ def muon(
     groups: Iterable[dict[str, Any]], *, lr: float | Tensor, momentum: float, nesterov: bool, bfloat16: bool
 ) -> Muon:
     """As `config.OPTIMIZERS` names it."""
-    return Muon(groups, lr=lr, momentum=momentum, nesterov=nesterov, bfloat16=bfloat16)
+    return uncompiled(Muon)(groups, lr=lr, momentum=momentum, nesterov=nesterov, bfloat16=bfloat16)
 
 
 def _move(params: list[Tensor], directions: list[Tensor], rate: float | Tensor, weight_decay: float) -> None:

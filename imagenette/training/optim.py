@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from imagenette.config import OPTIMIZERS
+from imagenette.network.uncompiled import uncompiled
 
 Groups = list[dict[str, Any]]
 Builder = Callable[..., torch.optim.Optimizer]
@@ -48,7 +49,8 @@ def sgd(
     groups: Groups, *, lr: float | Tensor, momentum: float, nesterov: bool, bfloat16: bool
 ) -> torch.optim.Optimizer:
     """Fused: one kernel over all weights."""
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)
+    nesterov = nesterov and momentum > 0
+    return uncompiled(torch.optim.SGD)(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
 
 
 def adamw(
@@ -56,7 +58,8 @@ def adamw(
 ) -> torch.optim.Optimizer:
     """Fused; momentum is beta1."""
     on_gpu = isinstance(lr, Tensor)
-    return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True, capturable=on_gpu)
+    betas = momentum, 0.999
+    return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True, capturable=on_gpu)
 
 
 def parameter_groups(net: nn.Module, weight_decay: float, *, decay_norm_bias: bool) -> Groups:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import psutil
 import torch
-import torchvision
+
+from imagenette.network.uncompiled import torchvision
 
 
 class SystemReader:

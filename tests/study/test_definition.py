@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from itertools import pairwise, product
 from math import prod
 from pathlib import Path
@@ -31,11 +32,13 @@ SHIPPED = (
     "batch-size",
     "batch-size-scaled",
     "depth",
+    "learning-rate",
     "lr-weight-decay",
     "optimizer",
     "search",
     "weight-decay",
 )
+SMALL = ("batch-size", "batch-size-scaled", "depth", "learning-rate", "optimizer", "weight-decay")
 
 # The reference's tables, accuracies in %, as DESIGN.md has them.
 DEPTHS = {18: (92.48, 45, 5.5), 34: (92.64, 83, 14), 50: (93.50, 98, 30), 101: (92.33, 170, 35)}
@@ -92,14 +95,16 @@ def test_the_shipped_studies_are_these():
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_studies_load_in_both_forms_and_say_why_they_are_there(name):
-    full, smoke = load(name), load(name, smoke=True)
-    assert (full.name, smoke.name) == (name, f"{name}-smoke")
+def test_shipped_studies_load_in_every_form_and_say_why_they_are_there(name):
+    full, smoke = load(name), load(name, form="smoke")
+    small = load(name, form="small") if name in SMALL else replace(full, name=f"{name}-small")
+    assert (full.name, small.name, smoke.name) == (name, f"{name}-small", f"{name}-smoke")
+    assert (small.references, smoke.references) == (full.references, {})
     assert full.source == smoke.source == (ROOT / "studies" / f"{name}.toml").read_text()
     head = full.source.split("\nname = ")[0].splitlines()
     assert 2 <= len(head) <= 5
     assert all(line.startswith("# ") for line in head)
-    for form in (full, smoke):
+    for form in (full, small, smoke):
         assert form.objective == "selected/holdout_accuracy"
         extra = len(form.baseline_seeds or form.seeds) - len(form.seeds)
         assert len(form.cells) == len(form.arms) * len(form.seeds) + extra
@@ -107,9 +112,18 @@ def test_shipped_studies_load_in_both_forms_and_say_why_they_are_there(name):
         assert (form.baseline in form.arms) == (form.search is None)
 
 
+def test_the_small_forms_share_their_knobs_and_the_baseline_s_runs():
+    studies = [load(name, form="small") for name in SMALL]
+    for config in (cell.config for study in studies for cell in study.cells):
+        assert (config.size, config.epochs, config.holdout, config.schedule) == (64, 6, 0.1, "step")
+        assert (config.data, config.limit) == ("imagenette", 0), "the whole training set"
+    digests = [{cell.config.digest() for cell in study.cells} for study in studies]
+    assert len(set.intersection(*digests)) == 6, "of six seeds"
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_smoke_forms_are_tiny_and_their_batches_can_be_filled(name):
-    smoke = load(name, smoke=True)
+    smoke = load(name, form="smoke")
     assert len(smoke.seeds) == 1
     assert len(smoke.cells) <= 6
     points = smoke.search.extremes() if smoke.search else [cell.values for cell in smoke.cells]
@@ -174,7 +188,7 @@ def test_an_outline_survives_json_and_plans_what_the_definition_plans(name):
     planned = [(arm, seed) for arm in outline.arms for seed in outline.seeds_of(arm)]
     assert planned == [(cell.arm, cell.values["seed"]) for cell in study.cells]
     assert outline.margin == study.margin
-    assert load(name, smoke=True).outline().references == {}
+    assert load(name, form="smoke").outline().references == {}
 
 
 def test_an_outline_of_before_there_were_seeds_of_the_baseline_reads_as_it_did():
@@ -326,7 +340,7 @@ def test_a_grid_has_a_cell_for_each_combination_all_different(grid, seeds):
 @settings(max_examples=150, deadline=None)
 @given(st.data(), grids, seeds)
 def test_one_broken_thing_gives_one_line_that_names_file_and_key(data, grid, seeds):
-    tables = tables_of(grid, seeds) | {"smoke": {"epochs": 1}}
+    tables = tables_of(grid, seeds) | {"smoke": {"epochs": 1}, "small": {"epochs": 2}}
     knob = data.draw(st.sampled_from(sorted(grid)))
     position = data.draw(st.integers(0, len(grid[knob]) - 1))
     wrong = data.draw(st.sampled_from(WRONG[knob]))
@@ -354,6 +368,8 @@ def test_one_broken_thing_gives_one_line_that_names_file_and_key(data, grid, see
                 ({"smoke": {"epochs": 0.5}}, "smoke.epochs"),
                 ({"smoke": {"seeds": []}}, "smoke.seeds"),
                 ({"smoke": {"grid": {knob: [wrong]}}}, f"smoke.grid.{knob}"),
+                ({"small": {"grid": {knob: [wrong]}}}, f"small.grid.{knob}"),
+                ({"small": {"epochs": 0.5}}, "small.epochs"),
                 ({"smoke": {"trials": 3}}, "smoke.trials"),
                 ({"seeds": [*seeds, seeds[0]]}, "seeds"),
                 ({"seeds": [-1]}, "seeds[1]"),
@@ -366,9 +382,9 @@ def test_one_broken_thing_gives_one_line_that_names_file_and_key(data, grid, see
             ]
         )
     )
-    for smoke in (False, True):
+    for form in ("full", "small", "smoke"):
         with pytest.raises(InputError) as error:
-            load_tables(tables | broken, smoke=smoke)
+            load_tables(tables | broken, form=form)
         message = str(error.value)
         where, _, rest = message.partition(": ")
         assert where.endswith("random.toml")
@@ -652,7 +668,7 @@ def test_batches_that_train_refuses_are_refused_before_a_study_is_made(knobs, im
         ready(knobs)
     for tables in holding(knobs):
         with pytest.raises(InputError, match=complaint):
-            check_data(load_tables(tables | {"smoke": tables.get("smoke", {})}, smoke=True), SHARES)
+            check_data(load_tables(tables | {"smoke": tables.get("smoke", {})}, form="smoke"), SHARES)
 
 
 def test_data_that_is_not_there_is_refused_before_a_study_is_made():
@@ -691,7 +707,7 @@ def test_the_smoke_form_replaces_what_it_names_and_drops_the_references(study):
         seeds = [4]
         grid = { lr = [0.1, 1] }
     """
-    full, smoke = load(study(text)), load(study(text), smoke=True)
+    full, smoke = load(study(text)), load(study(text), form="smoke")
     assert [cell.name for cell in smoke.cells] == ["lr=0.1 seed=4", "lr=1.0 seed=4"]
     assert smoke.base == {"epochs": 1, "size": 64}
     assert smoke.baseline == full.baseline == "lr=0.1"
@@ -705,20 +721,20 @@ def test_the_baseline_has_seeds_of_its_own_and_a_smoke_form_only_if_it_names_the
         + ONE
         + "[smoke]\nseeds = [4]\n"
     )
-    full, smoke = load(study(text)), load(study(text), smoke=True)
+    full, smoke = load(study(text)), load(study(text), form="smoke")
     assert [cell.name for cell in full.cells] == ["lr=0.1 seed=1", "lr=0.3 seed=1", "lr=0.3 seed=5"]
     assert [cell.name for cell in smoke.cells] == ["lr=0.1 seed=4", "lr=0.3 seed=4"]
     assert (full.outline().margin, full.outline().target) == (0.02, 0.9)
-    own = load(study(text + "baseline_seeds = [3, 4]"), smoke=True)
+    own = load(study(text + "baseline_seeds = [3, 4]"), form="smoke")
     assert [cell.values["seed"] for cell in own.cells] == [4, 3, 4]
-    kept = load(study(text.replace("seeds = [4]", "epochs = 1")), smoke=True)
+    kept = load(study(text.replace("seeds = [4]", "epochs = 1")), form="smoke")
     assert kept.baseline_seeds == (1, 5)  # what it does not name stays as it is
     assert load(study(text.replace("[1, 5]", "[1]"))).baseline_seeds == ()
 
 
 def test_a_study_without_a_smoke_form_says_so(study):
     path = study(GRID)
-    assert refusal(path, smoke=True) == f"{path}: smoke: missing: nothing says how to make this study tiny"
+    assert refusal(path, form="smoke") == f"{path}: smoke: missing: nothing says how to make this study tiny"
 
 
 def test_overrides_win_over_base_and_smoke_and_recipes_bring_their_own_values(study):
@@ -727,7 +743,7 @@ def test_overrides_win_over_base_and_smoke_and_recipes_bring_their_own_values(st
         assert cell.config == resolve({"recipe": "fast", "holdout": 0.1, "nproc": 2, **cell.values})
     assert {cell.config.epochs for cell in fast.cells} == {16}
     assert fast.name == "batch-size"
-    smoke = load("depth", smoke=True, overrides={"epochs": "2", "weight_decay": "1e-3"})
+    smoke = load("depth", form="smoke", overrides={"epochs": "2", "weight_decay": "1e-3"})
     assert {(c.config.epochs, c.config.weight_decay, c.config.limit) for c in smoke.cells} == {
         (2, 0.001, 160)
     }
@@ -750,15 +766,18 @@ def test_a_wrong_override_reads_as_on_the_command_line(study, overrides, message
 def test_an_override_that_only_the_other_form_varies_is_fine(study):
     text = GRID + "[smoke]\ngrid = { lr = [0.1, 0.3] }\n"
     assert load(study(text), overrides={"lr": "0.2"}).base["lr"] == 0.2
-    assert refusal(study(text), smoke=True, overrides={"lr": "0.2"}) == "lr=0.2: the study varies lr"
+    assert refusal(study(text), form="smoke", overrides={"lr": "0.2"}) == "lr=0.2: the study varies lr"
 
 
-def test_smoke_and_label_are_part_of_the_name(study):
-    assert load("depth", label="small").name == "depth-small"
-    assert load("depth", smoke=True, label="small_2").name == "depth-smoke-small_2"
-    for label in ("", "a b", "a/b", "é"):
+def test_form_and_label_are_part_of_the_name(study):
+    assert load("depth", label="mine").name == "depth-mine"
+    assert load("depth", form="small").name == "depth-small"
+    assert load("depth", form="smoke", label="small_2").name == "depth-smoke-small_2"
+    for label in ("", "a b", "a/b", "é", "small"):  # else it would be taken for that form
         said = refusal("depth", label=label)
-        assert said == f"label={label}: must be letters, digits, hyphens and underscores"
+        assert said == (
+            f"label={label}: must be letters, digits, hyphens and underscores, and no form of the study"
+        )
 
 
 def test_a_study_of_ones_own_is_named_by_its_path(tmp_path, monkeypatch):
@@ -806,11 +825,11 @@ def test_a_search_has_a_space_in_the_knobs_own_types_and_no_cells(study):
     assert definition.configure({"lr": 0.5}) == resolve({"lr": 0.5, "seed": 7}), "the study's one seed"
 
 
-@pytest.mark.parametrize("smoke", [False, True])
-def test_a_search_goes_to_another_process_and_back_unchanged(smoke):
-    search = load("search", smoke=smoke).search
+@pytest.mark.parametrize(("form", "trials"), [("full", 50), ("smoke", 4)])
+def test_a_search_goes_to_another_process_and_back_unchanged(form, trials):
+    search = load("search", form=form).search
     assert search is not None
-    assert search.trials == (4 if smoke else 50)
+    assert search.trials == trials
     assert Search.model_validate_json(search.model_dump_json()) == search
 
 

@@ -146,7 +146,7 @@ def test_the_smallest_difference_is_that_of_the_plans_own_runs_arms_and_images()
     assert smallest(study, more=1, spread=0.003, images=981) == pytest.approx(expected_size, rel=1e-3)
     sizes = [smallest(study, more=more, spread=0.003, images=None) for more in (0, 1, 5)]
     assert sizes[0] > sizes[1] > sizes[2]
-    single = load("weight-decay", smoke=True)
+    single = load("weight-decay", form="smoke")
     assert smallest(single, more=0, spread=0.003, images=None) is None
     assert "single runs do not tell" in told(single, forecast(single, [], []))
 
