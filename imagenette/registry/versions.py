@@ -12,8 +12,8 @@ from imagenette.registry.gate import GATES, Entry, Evidence, Gate, reigns
 from imagenette.tracking.address import CHAMPION, PREVIOUS
 from imagenette.tracking.client import RACES, or_none, retry_on
 from imagenette.tracking.fetch import has_file
-from imagenette.tracking.lookup import UNSEEN, aliases_of, tags_of, versions_of
-from imagenette.tracking.provenance import now
+from imagenette.tracking.lookup import aliases_of, tags_of, versions_of
+from imagenette.tracking.provenance import UNSEEN, now
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -22,6 +22,7 @@ from imagenette.tracking.client import connect, first_line, pages, resolve_uri
 from imagenette.tracking.deliver import set_tags
 from imagenette.tracking.experiments import OURS, elsewhere, look_in, search
 from imagenette.tracking.outbox import count_lacking
+from imagenette.tracking.provenance import unprefixed
 from imagenette.tracking.runs import UID, get_run
 from imagenette.tracking.sync import find_outputs, sync
 
@@ -181,7 +182,7 @@ def _diagnose(client: MlflowClient, run: Run, stale_minutes: float) -> Finding |
 
 def _gone(run: Run, stale_minutes: float) -> str | None:
     """Why the run's process must be taken for gone; None if it may live."""
-    tags = run.data.tags
+    tags = unprefixed(run.data.tags)
     if tags.get("host") == socket.gethostname() and "pid" in tags:
         alive = lives(int(tags["pid"]), float(tags.get("pid_started", "nan")))
         return None if alive else f"process {tags['pid']} on this host is gone"
@@ -195,5 +196,5 @@ def _gone(run: Run, stale_minutes: float) -> str | None:
 
 def _heartbeat(run: Run) -> float | None:
     """Seconds since 1970."""
-    text = run.data.tags.get("heartbeat")
+    text = unprefixed(run.data.tags).get("heartbeat")
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp() if text else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from imagenette.errors import InputError
 from imagenette.tracking.address import CHAMPION, Address
 from imagenette.tracking.client import or_none, pages, quoted
+from imagenette.tracking.provenance import unprefixed
 from imagenette.tracking.runs import get_run
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 
 _ID, _BEGINNING = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{6,31}")
-UNSEEN = "mlflow.imagenette."
-"""Prefix of a version's tags that are for programs: MLflow's pages show no tag that begins with `mlflow.`."""
 _MOST = 5  # that a message names
 
 
@@ -67,7 +66,7 @@ def promoted_versions(client: MlflowClient) -> list[ModelVersion]:
 
 def tags_of(version: ModelVersion) -> dict[str, str]:
     """A version's tags by the names that they were registered with; of older versions all were seen."""
-    return {key.removeprefix(UNSEEN): value for key, value in version.tags.items()}
+    return unprefixed(version.tags)
 
 
 def aliases_of(client: MlflowClient, name: str) -> dict[str, int]:

@@ -16,6 +16,16 @@ import psutil
 
 from imagenette.files import PACKAGE
 
+UNSEEN = "mlflow.imagenette."
+"""Prefix of tags that are for programs: MLflow's pages show no tag that begins with `mlflow.`."""
+HEARTBEAT = f"{UNSEEN}heartbeat"
+
+
+def unprefixed(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags by the names without UNSEEN, under which earlier versions wrote them."""
+    unseen = {key.removeprefix(UNSEEN): text for key, text in tags.items() if key.startswith(UNSEEN)}
+    return {**tags, **unseen}
+
 
 def source_tags() -> dict[str, str]:
     """Who, what and which commit, under MLflow's own tag names and under ours."""
@@ -35,9 +45,9 @@ def process_tags() -> dict[str, str]:
     """What `doctor` needs to see whether the process of a run still lives."""
     return {
         "host": socket.gethostname(),
-        "pid": str(os.getpid()),
-        "pid_started": f"{psutil.Process().create_time():.2f}",
-        "heartbeat": now(),
+        f"{UNSEEN}pid": str(os.getpid()),
+        f"{UNSEEN}pid_started": f"{psutil.Process().create_time():.2f}",
+        HEARTBEAT: now(),
     }
 
 

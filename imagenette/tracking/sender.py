@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from imagenette.tracking.client import first_line
 from imagenette.tracking.deliver import RefusedError, deliver
 from imagenette.tracking.outbox import Card, Outbox, Record
-from imagenette.tracking.provenance import now
+from imagenette.tracking.provenance import HEARTBEAT, now
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -98,7 +98,7 @@ class Sender(threading.Thread):
         self._last_beat = time.monotonic()
         assert self._card.run_id is not None
         try:
-            self._client.set_tag(self._card.run_id, "heartbeat", now())
+            self._client.set_tag(self._card.run_id, HEARTBEAT, now())
         except Exception as error:  # the next one may come through; no record is lost by it
             self._warn_once(first_line(error))
 

@@ -63,7 +63,7 @@ def test_a_run_carries_all_it_was_told(server: Server, tmp_path: Path) -> None:
     assert (tags["status"], tags["arm"], tags["role"]) == ("finished", "a", "train")
     assert tags["data_digest"] == small_card().dataset["digest"]
     assert tags["mlflow.note.content"] == "It went well."
-    assert int(tags["pid"]) == os.getpid()
+    assert int(tags["mlflow.imagenette.pid"]) == os.getpid()
     assert "mlflow.user" in tags
     assert steps(tmp_path / "out", server.uri) == [1, 2, 3]
     assert steps(tmp_path / "out", server.uri, "system/cpu_utilization_percentage") == [1, 2, 3]

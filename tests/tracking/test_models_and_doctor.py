@@ -21,6 +21,7 @@ from imagenette.network.export import save_model
 from imagenette.results import Status
 from imagenette.tracking.doctor import doctor, find, mend
 from imagenette.tracking.outbox import read_card
+from imagenette.tracking.provenance import HEARTBEAT
 from imagenette.tracking.sync import sync
 from tests.data.small_sets import encode, picture
 from tests.tracking.tracking_helpers import epoch, open_run
@@ -183,13 +184,15 @@ def test_doctor_mends_a_run_whose_process_was_killed_and_leaves_the_living(
     assert living.close(Status.FINISHED) == 0
 
 
-def test_doctor_goes_by_the_heartbeat_of_another_host(uri: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", [HEARTBEAT, "heartbeat"], ids=["of today", "of earlier versions"])
+def test_doctor_goes_by_the_heartbeat_of_another_host(uri: str, tmp_path: Path, key: str) -> None:
     tracker = open_run(tmp_path / "out", uri)
-    tracker.tag(
-        host="elsewhere", heartbeat=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 300))
-    )
+    tracker.tag(host="elsewhere")
     tracker.close(Status.FINISHED)
     client = MlflowClient(uri)
+    client.delete_tag(tracker.run_id, HEARTBEAT)
+    five_minutes_ago = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 300))
+    client.set_tag(tracker.run_id, key, five_minutes_ago)
     client.set_tag(tracker.run_id, "status", "running")
     client.update_run(tracker.run_id, status="RUNNING")
     assert list(find(client, "laws")) == []

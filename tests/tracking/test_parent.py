@@ -23,6 +23,7 @@ from imagenette.tracking.deliver import log_missing_params
 from imagenette.tracking.doctor import find
 from imagenette.tracking.outbox import Outbox, read_card
 from imagenette.tracking.parent import StudyRun
+from imagenette.tracking.provenance import HEARTBEAT, UNSEEN
 from imagenette.tracking.runs import UID
 from tests.tracking.tracking_helpers import Server, epoch, open_run
 
@@ -129,7 +130,7 @@ def test_the_parent_says_whose_it_is_and_is_found_again(uri: str, tmp_path: Path
     tags = run.data.tags
     assert (tags["role"], tags["study"], tags["status"]) == ("study", "depth", "running")
     assert (tags["commit_of_study"], described(tags)) == ("abc", "0 of 2")
-    assert int(tags["pid"]) == os.getpid()
+    assert int(tags["mlflow.imagenette.pid"]) == os.getpid()
     assert "mlflow.user" in tags
     listed = MlflowClient(uri).list_artifacts(first.run_id, "study")
     assert [f.path for f in listed] == ["study/study.toml"]
@@ -330,12 +331,12 @@ def test_refresh_replaces_what_is_shown(uri: str, tmp_path: Path) -> None:
 def test_a_driver_that_goes_on_sets_running_what_another_ended(uri: str) -> None:
     ours, theirs = opened(uri), opened(uri)
     client = MlflowClient(uri)
-    client.set_tag(ours.run_id, "heartbeat", "2020-01-01T00:00:00Z")
+    client.set_tag(ours.run_id, HEARTBEAT, "2020-01-01T00:00:00Z")
     theirs.end(Status.PREEMPTED, reason="SIGTERM", description="")
     assert ours.refresh(files=[], description="1 of 2", metrics={}, step=1)
     run = client.get_run(ours.run_id)
     assert (run.info.status, run.data.tags["status"]) == ("RUNNING", "running")
-    assert run.data.tags["heartbeat"] > "2021"
+    assert run.data.tags[HEARTBEAT] > "2021"
 
 
 def test_a_dead_server_is_said_once_and_the_study_goes_on(
@@ -592,7 +593,7 @@ def test_the_doctor_finds_nothing_wrong_with_a_study(uri: str, monkeypatch: pyte
     opened(uri)
     assert list(find(client, "laws")) == [], "alive"
 
-    client.set_tag(parent.run_id, "pid", "1")  # not our process: its start differs
+    client.set_tag(parent.run_id, f"{UNSEEN}pid", "1")  # not our process: its start differs
     assert [f.subject for f in find(client, "laws") if f.kind == "lost run"] == [parent.run_id]
     assert parent.refresh(files=[], description="", metrics={}, step=0)
     assert list(find(client, "laws")) == [], "another driver has taken over"
