@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from imagenette.stats.shares import (
     Answers,
@@ -242,4 +242,4 @@ def _tail(value: float, error: float, freedom: float) -> float:
     """p of a value as large or larger, of Student's t with this standard error."""
     if error == 0:
         return 0.5 if value == 0 else float(value < 0)
-    return float(stats.t.sf(value / error, freedom))
+    return float(special.stdtr(freedom, -value / error))

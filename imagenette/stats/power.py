@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from imagenette.stats.arms import weight
 from imagenette.stats.shares import LEVEL
@@ -48,7 +48,7 @@ def smallest_difference(precision: Precision, *, comparisons: int = 1) -> float:
     if precision.error == 0:
         return 0.0
     freedom = min(precision.freedom, 1e6)  # beyond, Student's t is the normal distribution
-    critical = float(stats.t.ppf(1 - LEVEL / comparisons / 2, freedom))
+    critical = float(special.stdtrit(freedom, 1 - LEVEL / comparisons / 2))
 
     def missed(size: float) -> float:
         return 1.0 - POWER - float(special.ncfdtr(1, freedom, size**2, critical**2))  # t squared is F

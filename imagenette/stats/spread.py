@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from imagenette.stats.arms import Scores, Spread, covariance
 from imagenette.stats.shares import LEVEL, holm
@@ -43,7 +43,7 @@ def parts(arm: Scores) -> Parts:
     flips = arm.flips
     p_low = None
     if measured is not None and flips:
-        p_low = float(stats.chi2.cdf(arm.freedom * measured / flips, arm.freedom))
+        p_low = float(special.chdtr(arm.freedom, arm.freedom * measured / flips))
     over = covariance([arm])
     return Parts(
         measured=_root(measured),
@@ -69,9 +69,8 @@ def apart(arms: Mapping[_Name, Scores], spread: Spread) -> list[tuple[_Name, int
             error = math.sqrt(variance * (1 + 1 / len(rest)))
             value = arm.accuracies[place] - float(np.mean(rest))
             tested.append((name, place, value))
-            ps.append(
-                min(1.0, 2 * float(stats.t.sf(abs(value) / error, freedom))) if error else float(not value)
-            )
+            tail = float(special.stdtr(freedom, -abs(value) / error)) if error else float(not value)
+            ps.append(min(1.0, 2 * tail))
     return [each for each, p in zip(tested, holm(ps), strict=True) if p < LEVEL]
 
 

@@ -2,11 +2,14 @@
 
 import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.stats import binom
 
 from imagenette.stats import (
@@ -19,6 +22,7 @@ from imagenette.stats import (
     unpaired_shares,
     wilson,
 )
+from imagenette.stats.shares import fisher, quantile
 
 
 def pair(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,3 +138,24 @@ def test_a_p_that_is_none_is_refused():
     for odd in (math.nan, -0.1, 1.1):
         with pytest.raises(ValueError, match="must be a p"):
             holm([0.01, odd, 0.02])
+
+
+# -- scipy.stats, whose import takes longer than a report's whole arithmetic, says the same ----------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.integers(1, 4000), st.integers(1, 4000))
+def test_intervals_and_exact_tests_are_those_of_scipy(data, n, m):
+    right, other = data.draw(st.integers(0, n)), data.draw(st.integers(0, m))
+    interval = wilson(right, n)
+    theirs = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert (interval.low, interval.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    exact = stats.fisher_exact([[right, n - right], [other, m - other]]).pvalue
+    assert fisher(right, n, other, m) == pytest.approx(exact, rel=1e-6, abs=1e-300)
+    assert quantile(n / 7) == pytest.approx(stats.t.ppf(0.975, n / 7), rel=1e-9)
+
+
+def test_statistics_import_no_scipy_stats():
+    code = "import sys, imagenette.stats; print('scipy.stats' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
