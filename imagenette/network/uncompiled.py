@@ -1,24 +1,27 @@
-"""torchvision, and torch's optimizers, without torch's compiler: its import takes longer than all the rest
-of a start, and nothing before a model's export compiles. Whoever needs it (torch.export, DDP) does so then.
+"""torchvision, torch's optimizers and DistributedDataParallel without torch's compiler: its import takes
+longer than all the rest of a start, and nothing before a model's export compiles; torch.export imports it.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 _PACKAGE, _UTILS = "torch._dynamo", "torch._dynamo.utils"
 
 
 @contextmanager
 def _compiler_on_demand() -> Iterator[None]:
-    """Inside, `from torch._dynamo.utils import is_compile_supported`, all that torchvision 0.26 to 0.29 takes
-    from the compiler while it is imported, gives a function that imports it when it is called."""
+    """Inside, the compiler is a stand-in with what is asked of it while torchvision 0.26 to 0.29 is imported
+    and while a DistributedDataParallel is made."""
     if _PACKAGE in sys.modules:
         yield
         return
@@ -30,7 +33,10 @@ def _compiler_on_demand() -> Iterator[None]:
 
         return bool(is_compile_supported(device_type))
 
-    utils.is_compile_supported = is_compile_supported  # type: ignore[attr-defined]
+    vars(utils).update(
+        is_compile_supported=is_compile_supported, get_optimize_ddp_mode=lambda: "ddp_optimizer"
+    )
+    vars(package).update(utils=utils)
     sys.modules |= {_PACKAGE: package, _UTILS: utils}
     try:
         yield
@@ -48,7 +54,7 @@ except ImportError:  # it takes more from the compiler than that: then as slowly
     import torchvision
     from torchvision.models import resnet
 
-__all__ = ["resnet", "torchvision", "uncompiled"]
+__all__ = ["data_parallel", "resnet", "torchvision", "uncompiled"]
 
 _Kind = TypeVar("_Kind", bound=type[torch.optim.Optimizer])
 
@@ -63,3 +69,13 @@ def uncompiled(kind: _Kind) -> _Kind:
         if inner is not None and method.__module__.startswith("torch."):
             methods[name] = torch.no_grad()(inner) if name == "step" else inner
     return type(kind.__name__, (kind,), methods)  # type: ignore[return-value]
+
+
+def data_parallel(net: nn.Module, **options: Any) -> DistributedDataParallel:
+    """`DistributedDataParallel(net, **options)`, uncompiled in the same way."""
+    with _compiler_on_demand():
+        return _DataParallel(net, **options)
+
+
+class _DataParallel(DistributedDataParallel):
+    _inside_ddp_forward = contextmanager(inspect.unwrap(DistributedDataParallel._inside_ddp_forward))

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from imagenette.config import Config
 from imagenette.data.batches import Batch, EvalBatches, Normalizer, TrainBatches
+from imagenette.network.uncompiled import data_parallel
 from imagenette.records import Epoch
 from imagenette.training.distributed import World
 from imagenette.training.gpu import Recorded
@@ -106,7 +106,7 @@ def wrap(net: nn.Module, world: World) -> nn.Module:
     if world.size == 1:
         return net
     apart: Any = {BUFFERS: False}
-    return DistributedDataParallel(net, gradient_as_bucket_view=True, **apart)
+    return data_parallel(net, gradient_as_bucket_view=True, **apart)
 
 
 def stepper(state: TrainState, task: Task, world: World) -> Callable[[Batch], None]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import psycopg
+import pytest
 from psycopg import sql
 
 from tests.study.conftest import postgres  # noqa: F401 - a fixture
@@ -41,6 +42,7 @@ def command_lines(pid: int) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_study_leaves_no_password_or_key_anywhere(
     the_server: Server,  # noqa: F811
     postgres: Postgres,  # noqa: F811

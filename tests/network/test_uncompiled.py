@@ -1,4 +1,4 @@
-"""Laws of optimizers without torch's wrappers: the same steps, the same state, no gradient recorded."""
+"""Laws of what starts without torch's compiler: the same steps, the same state, and compiling still works."""
 
 from __future__ import annotations
 
@@ -52,9 +52,19 @@ import sys
 import imagenette.network.models
 assert "torch._dynamo" not in sys.modules
 import torch, torchvision
+import torch.distributed as dist
+from imagenette.network.uncompiled import data_parallel
+dist.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
+net = data_parallel(torch.nn.Linear(3, 2), gradient_as_bucket_view=True)
+net(torch.ones(2, 3)).sum().backward()
+assert net.module.weight.grad.tolist() == [[2, 2, 2], [2, 2, 2]]
+assert "torch._dynamo" not in sys.modules
 from torchvision.ops import roi_align
 assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2)).tolist() == [2, 2]
 assert torch._dynamo.utils.__file__
+net(torch.ones(2, 3)).sum().backward()
+assert net.module.weight.grad.tolist() == [[4, 4, 4], [4, 4, 4]]
+dist.destroy_process_group()
 boxes = torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]])
 assert roi_align(torch.ones(1, 1, 8, 8), boxes, output_size=2).shape == (1, 1, 2, 2)
 from torchvision.ops.roi_align import is_compile_supported
