@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +280,7 @@ def test_a_backup_or_restore_that_is_killed_leaves_nothing_that_looks_whole(
         assert not made[verb].exists()
         for unfinished in folder.iterdir():
             assert not (unfinished / "server/server.json").exists()
-            wait_until(lambda: gone(unfinished), 60)  # what it had started may still write for a moment
+            wait_until(partial(gone, unfinished), 60)  # what it had started may still write for a moment
 
 
 def test_it_stops_cleanly_and_leaves_no_process(served: Served) -> None:
