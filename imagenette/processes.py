@@ -39,7 +39,10 @@ Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 
 def on_stop(handler: Handler) -> dict[signal.Signals, Any]:
-    """Have these signals handled; the handlers before. Under nohup, SIGHUP stays ignored."""
+    """Have these signals handled; the handlers before. Under nohup, SIGHUP stays ignored. Python handles none
+    in any thread but the first: there, none is set."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     taken = [number for number in STOPS if not (ignored and number is signal.SIGHUP)]
     return {number: signal.signal(number, handler) for number in taken}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -33,3 +34,15 @@ def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
     with stop_signals() as received:
         os.kill(os.getpid(), signal.SIGHUP)
     assert received == []
+
+
+def test_in_another_thread_than_the_first_nothing_is_handled_and_nothing_refused() -> None:
+    """As under a notebook's server: Python sets no handler there."""
+    before = {each: signal.getsignal(each) for each in STOPS}
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(_during).result() == (before, [])
+
+
+def _during() -> tuple[dict[signal.Signals, object], list[int]]:
+    with stop_signals() as received:
+        return {each: signal.getsignal(each) for each in STOPS}, received

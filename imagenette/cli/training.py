@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +52,7 @@ def train(
     something (see `imagenette sync`); 75 stopped on request, the same command with the same --output goes
     on; 1 anything else.
     """
+    from imagenette.api import new_output
     from imagenette.config import resolve
     from imagenette.tracking import environment
     from imagenette.training.job import Job, read_config
@@ -70,7 +69,7 @@ def train(
         config = resolve(given(knobs))
     job = Job(
         config=config,
-        output=environment.lasting(output or Path("runs") / time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}")),
+        output=environment.lasting(output or new_output()),
         experiment=environment.experiment_name(),
         tracking_uri=tracking_uri,
         offline=offline,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from imagenette.network import models
 from imagenette.network.export import GRAPH, WEIGHTS, Classifier, digest_of
 from imagenette.network.self_test import FILE, SelfTest
 from imagenette.tracking.client import first_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NEEDED = ("MLmodel", WEIGHTS, FILE)
 """The files that a model is opened from."""
@@ -61,6 +64,17 @@ class Model:
         with torch.inference_mode():
             shares: npt.NDArray[np.float32] = self.module(batch).numpy()
         return shares
+
+    def classify(self, pictures: Any) -> pd.DataFrame:
+        """A row a picture, a column a class, shares that add up to 1, as `mlflow.pyfunc` gives them.
+
+        pictures: a path, a folder, a file as bytes or base64 text, a PIL picture, uint8 pixels, or a list, an
+        array or a table of these. InputError for what is no picture.
+        """
+        from imagenette.network.pyfunc import PictureModel
+
+        about = {"side": self.side, "size": self.size, "labels": list(self.labels)}
+        return PictureModel(self.module, about).predict(pictures)
 
 
 def open_folder(folder: Path) -> Model:

@@ -82,25 +82,27 @@ def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
 
 
 def runs_csv(study: Study) -> str:
+    return _csv(run_rows(study))
+
+
+def run_rows(study: Study) -> list[dict[str, Any]]:
     """A row a run."""
     shown = ("data_digest", "commit", "device", "torch", "parameters", "weights_bytes", "reused_run")
-    return _csv(
-        [
-            {
-                "arm": arm.name,
-                **arm.values,
-                "seed": run.seed,
-                "run_id": run.run_id,
-                **{metric: run.share(metric) for metric in TEST_ACCURACIES},
-                "test_images": run.test_images,
-                "seconds": run.seconds,
-                "images_per_second": run.images_per_second,
-                **{tag: run.tags.get(tag) for tag in shown},
-            }
-            for arm in study.arms
-            for run in arm.runs
-        ]
-    )
+    return [
+        {
+            "arm": arm.name,
+            **arm.values,
+            "seed": run.seed,
+            "run_id": run.run_id,
+            **{metric: run.share(metric) for metric in TEST_ACCURACIES},
+            "test_images": run.test_images,
+            "seconds": run.seconds,
+            "images_per_second": run.images_per_second,
+            **{tag: run.tags.get(tag) for tag in shown},
+        }
+        for arm in study.arms
+        for run in arm.runs
+    ]
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

@@ -104,7 +104,7 @@ def run_elastic(job: Job, processes: int) -> Result:
         max_restarts=0,  # a failed run is resumed from its checkpoint by whoever decides to
         monitor_interval=0.2,
     )
-    command = ["-m", "imagenette", *sys.argv[1:], "--output", str(job.output)]
+    command = ["-m", "imagenette", "train", *job.arguments()]
     failure = ""
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # torch elastic passes only the others on
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
