@@ -95,7 +95,7 @@ def _find_arm(reader: Reader, text: str, studies: dict[str, Study]) -> Side:
         tracked = reader.study(name)
         studies[name] = assemble(name, tracked.plan, tracked.runs, status=tracked.status)
     study = studies[name]
-    arm = next((arm for arm in study.arms if arm.name == wanted), None)
+    arm = next((arm for arm in study.arms if _values(arm.name) == _values(wanted)), None)
     if arm is None:
         arms = [arm.name for arm in study.arms]
         near = get_close_matches(wanted, arms, n=1)
@@ -112,6 +112,18 @@ def _find_arm(reader: Reader, text: str, studies: dict[str, Study]) -> Side:
     seeds = ", ".join(str(run.seed) for run in arm.runs)
     runs = f"{len(arm.runs)} runs, seeds {seeds}" if len(arm.runs) > 1 else f"1 run, seed {seeds}"
     return Side(arm=arm, about=f"of study {name}: {runs}", study=study)
+
+
+def _values(arm: str) -> dict[str, float | str]:
+    """What an arm's name says, numbers as numbers: `lr=1e-1` is `lr=0.1`."""
+    values: dict[str, float | str] = {}
+    for word in arm.split():
+        knob, _, text = word.partition("=")
+        try:
+            values[knob] = float(text)
+        except ValueError:
+            values[knob] = text
+    return values
 
 
 def _with_study(side: Side) -> Side:

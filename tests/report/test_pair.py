@@ -131,6 +131,11 @@ def test_arms_of_a_study_have_the_figures_of_its_report_before_holms_correction(
     assert {image.a.runs for image in found.images.differing} == {2}
 
 
+@pytest.mark.parametrize("value", ["5e-4", "0.00050", ".0005"])
+def test_an_arm_s_number_may_be_written_in_any_way(pair, value):
+    assert pair(LESS, f"decay:weight_decay={value}").comparison == pair(LESS, BASE).comparison
+
+
 def test_what_is_compared_the_other_way_round_has_the_other_sign(pair):
     there, back = pair(LESS, BASE).comparison, pair(BASE, LESS).comparison
     assert (there.value, there.p, there.verdict) == (-back.value, back.p, "worse")
