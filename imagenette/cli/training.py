@@ -118,9 +118,10 @@ def _print_end(job: Job, result: Result) -> None:
 def bench(rounds: int, steps: int, json_file: Path | None, **knobs: str | None) -> None:
     """Training images/s with the real data path and with one resident batch, in turns, and their ratio."""
     from imagenette.config import resolve
-    from imagenette.training.readiness import prepare
+    from imagenette.training.readiness import check_device, prepare
 
     config = resolve(given(knobs))
+    check_device(config, processes=1)
     dataset = prepare(config, processes=1)
     from imagenette.training.bench import measure
 

@@ -46,7 +46,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(input)
         x = input.float()
-        local = x.new_tensor([x.numel() / x.shape[1]])
+        local = torch.full((1,), x.numel() / x.shape[1], device=x.device)  # made there: a copy would wait
         total = sum_over_ranks(torch.cat([x.sum((0, 2, 3)), local]))
         mean, count = total[:-1] / total[-1], total[-1].detach()
         # The deviations need the mean first: E[x^2] - E[x]^2 in one pass would lose digits.

@@ -11,7 +11,7 @@ from imagenette.errors import InputError
 from imagenette.study.crew import Share
 from imagenette.study.definition import Definition
 from imagenette.study.queue import Row, StudyRecord
-from imagenette.training.readiness import check_fit, process_count, stored_side
+from imagenette.training.readiness import check_device, check_fit, process_count, stored_side
 
 
 def check_data(definition: Definition, shares: Sequence[Share]) -> dict[str, str]:
@@ -33,7 +33,9 @@ def check_data(definition: Definition, shares: Sequence[Share]) -> dict[str, str
                     f"objective={definition.objective}: holdout={config.holdout} keeps none of the "
                     f"{len(labels)} training images of data={config.data}: must be larger"
                 )
-        for processes in {process_count(config, gpus=share.processes) for share in shares}:
+        for share in shares:
+            processes = process_count(config, gpus=share.processes)
+            check_device(config, processes, gpus=len(share.gpus))
             check_fit(config, opened[key], processes)
     return {data: dataset.digest for (data, _), dataset in opened.items()}
 

@@ -181,11 +181,12 @@ def _meters(ranks: list[dict[str, Any]], step: int, device: torch.device) -> Met
 
 
 def random_state() -> list[torch.Tensor]:
-    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+    # Where no GPU is in use, asking it would make a context on it, and keep its memory from others.
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
     return [torch.get_rng_state(), *cuda]
 
 
 def restore_random(states: list[torch.Tensor]) -> None:
     torch.set_rng_state(states[0])
-    if len(states) > 1 and torch.cuda.is_available():
+    if len(states) > 1 and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(states[1])

@@ -21,7 +21,7 @@ from imagenette.tracking import environment
 from imagenette.training import ranks
 from imagenette.training.job import Job, Result, check_output, claim_output
 from imagenette.training.pruning import pruner
-from imagenette.training.readiness import check_processes, prepare, process_count
+from imagenette.training.readiness import check_device, check_processes, prepare, process_count
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -42,6 +42,7 @@ def train(job: Job) -> Result:
     place = ranks.place()
     processes = place.size if place else process_count(job.config)
     check_processes(job.config, processes)
+    check_device(job.config, place.local_size if place else processes)
     if place:
         follow_parent(signal.SIGKILL)  # a launcher killed outright must leave no rank training
     elif parent := os.environ.get(PARENT):

@@ -57,6 +57,24 @@ def check_processes(config: Config, world_size: int) -> None:
         )
 
 
+def check_device(config: Config, processes: int, *, gpus: int | None = None) -> None:
+    """InputError where a GPU was asked for and there is none, or fewer than processes on this host. gpus: as
+    for `process_count`."""
+    if config.device == "cpu" or (config.device == "auto" and processes == 1):
+        return
+    if gpus is None:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    if config.device == "cuda" and not gpus:
+        raise InputError("device=cuda: torch finds no GPU here: must be cpu or auto")
+    if 0 < gpus < processes:
+        raise InputError(
+            f"nproc={processes}: NCCL takes one process a GPU, and there "
+            f"{'is 1' if gpus == 1 else f'are {gpus}'}: must be at most {gpus}, or device=cpu"
+        )
+
+
 def check_batches(config: Config, *, images: int, world_size: int) -> None:
     """InputError where some step would leave a process without enough images for batch norm."""
     check_processes(config, world_size)

@@ -1,10 +1,14 @@
 """What must hold before a run may start."""
 
+import subprocess
+import sys
+
 import pytest
+import torch
 
 from imagenette.config import resolve
 from imagenette.errors import InputError
-from imagenette.training.readiness import check_batches, check_config, check_processes
+from imagenette.training.readiness import check_batches, check_config, check_device, check_processes
 
 
 def test_a_batch_that_does_not_divide_is_refused_in_words():
@@ -12,6 +16,43 @@ def test_a_batch_that_does_not_divide_is_refused_in_words():
         InputError, match=r"^batch_size=7 does not divide over 2 processes: .* multiple of 2$"
     ):
         check_processes(resolve({"batch_size": 7}), 2)
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "gpus", "complaint"),
+    [
+        ("cuda", 1, 0, "^device=cuda: torch finds no GPU here: must be cpu or auto$"),
+        ("cuda", 2, 0, "torch finds no GPU"),
+        (
+            "cuda",
+            2,
+            1,
+            "^nproc=2: NCCL takes one process a GPU, and there is 1: must be at most 1, or device",
+        ),
+        ("auto", 4, 2, "there are 2: must be at most 2, or device=cpu$"),
+    ],
+)
+def test_gpus_that_are_not_there_are_refused(device, processes, gpus, complaint):
+    with pytest.raises(InputError, match=complaint):
+        check_device(resolve({"device": device}), processes, gpus=gpus)
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "gpus"),
+    [("cpu", 4, 0), ("cpu", 4, 2), ("auto", 4, 0), ("auto", 2, 2), ("cuda", 1, 1)],
+)
+def test_processes_that_have_a_gpu_each_or_want_none_are_not(device, processes, gpus):
+    check_device(resolve({"device": device}), processes, gpus=gpus)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("verb", [["train"], ["bench"], ["study", "weight-decay", "--smoke"]])
+def test_every_verb_that_trains_says_that_there_is_no_gpu(verb, tmp_path):
+    line = [sys.executable, "-m", "imagenette", *verb, "--data", "digits", "--device", "cuda"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "device=cuda: torch finds no GPU here: must be cpu or auto" in done.stderr
+    assert not [*tmp_path.glob("runs/*"), *tmp_path.glob("*.db")]
 
 
 @pytest.mark.parametrize(
