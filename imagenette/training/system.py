@@ -29,6 +29,7 @@ class SystemReader:
         }
         if self._device.type == "cuda":
             readings["gpu_0_memory_usage_megabytes"] = torch.cuda.max_memory_allocated(self._device) / 1e6
+            torch.cuda.reset_peak_memory_stats(self._device)  # the next epoch has a peak of its own
         return readings
 
 
