@@ -92,8 +92,15 @@ class Blur(nn.Module):
         kind = x.device.type
         mixed = torch.is_autocast_enabled(kind)  # autocast would compute means in float32 on a CPU
         with torch.autocast(kind, enabled=False) if mixed else nullcontext():
-            wide = F.pad(x, (1, 1, 1, 1), mode="reflect")
+            wide = reflected(x) if x.is_cuda else F.pad(x, (1, 1, 1, 1), mode="reflect")
             return F.avg_pool2d(F.avg_pool2d(wide, 2, stride=1), 2)
+
+
+def reflected(x: Tensor) -> Tensor:
+    """Padded by one pixel, as by `F.pad(x, (1, 1, 1, 1), mode="reflect")`, which on a GPU loses the order of
+    channels last, and whose gradient waits for atomic additions there. On a CPU that one is the quicker."""
+    tall = torch.cat([x[:, :, 1:2], x, x[:, :, -2:-1]], 2)
+    return torch.cat([tall[..., 1:2], tall, tall[..., -2:-1]], 3)
 
 
 def xresnet(
