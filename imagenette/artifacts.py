@@ -81,6 +81,20 @@ def write_predictions(
     _write(path, map(row, range(len(names))))
 
 
+def write_answers(
+    path: Path, predictions: Predictions, *, names: Sequence[str], classes: Sequence[str]
+) -> None:
+    """A row an image of what one model says: its class, the class it was given, and that class's share."""
+    columns = (names, predictions.label, predictions.predicted, predictions.share)
+    _write(
+        path,
+        (
+            {"image": name, "label": classes[label], "predicted": classes[said], "share": f"{share:.6f}"}
+            for name, label, said, share in zip(*columns, strict=True)
+        ),
+    )
+
+
 def write_classes(
     path: Path, counts: npt.NDArray[np.int64], *, classes: Sequence[str], labels: Sequence[str]
 ) -> None:

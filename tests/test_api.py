@@ -20,6 +20,10 @@ from imagenette.errors import InputError
 known = mlflow.MlflowClient().get_run(result.run_id)
 assert known.data.metrics["selected/test_accuracy"] == result.metrics["selected/test_accuracy"]
 assert sorted(frame["reused_run"].dropna()) == [result.run_id]
+from imagenette.serving.evaluate import evaluate
+found = evaluate("imagenette-digits@champion", "digits")
+assert found.predictions.accuracy == result.metrics["selected/test_accuracy"], "to the image"
+assert found.data == "the test images of the data set that it was trained on"
 for wrong in ({"epochs": 0}, {"epoch": 3}):
     try:
         train(data="digits", **wrong)

@@ -18,7 +18,7 @@ import click
 
 from imagenette import __version__
 from imagenette.cli.compare import compare
-from imagenette.cli.models import lineage, models, predict, promote, rollback, serve
+from imagenette.cli.models import evaluate, lineage, models, predict, promote, rollback, serve
 from imagenette.cli.server import server, ui
 from imagenette.cli.studies import report, status, study
 from imagenette.cli.training import bench, data, train
@@ -118,6 +118,7 @@ for verb in (
     models,
     lineage,
     predict,
+    evaluate,
     serve,
     server,
     ui,

@@ -184,6 +184,37 @@ def predict(paths: tuple[Path, ...], model: str, top: int, json: bool) -> int:
     return EXIT_USAGE if unread else 0
 
 
+@click.command(cls=Verb, short_help="A registered model's accuracy on the test images of a data set.")
+@_MODEL
+@click.option(
+    "--data",
+    default="imagenette",
+    help="digits, a published set, or a folder or archive. [default: imagenette]",
+)
+@click.option(
+    "--bad-pictures",
+    type=click.Choice(["refuse", "skip"]),
+    default="refuse",
+    help="What to do about pictures that cannot be read. [default: refuse]",
+)
+@click.option(
+    "--csv", type=click.Path(path_type=Path, dir_okay=False), help="Also write a row an image into this file."
+)
+@flag("--json", help="One JSON object instead of a table.")
+def evaluate(model: str, data: str, bad_pictures: str, csv: Path | None, json: bool) -> None:
+    """Ask the model about every test image of a data set, prepared as in training: accuracy with its
+    interval, and class by class what it takes for what.
+
+    On the data that it was trained on these are the run's own figures, to the image.
+    """
+    from imagenette.serving.evaluate import evaluate as run
+    from imagenette.serving.evaluate import show
+    from imagenette.tracking import environment
+
+    found = run(model, data, bad_pictures=bad_pictures, tracking_uri=environment.tracking_uri())
+    show(found, as_json=json, csv=csv)
+
+
 @click.command(cls=Verb, short_help="HTTP service and one page for the registered model.")
 @_MODEL
 @click.option("--host", default="127.0.0.1", help="Address to listen on. [default: 127.0.0.1]")

@@ -54,7 +54,7 @@ def predict(
     over: list[Path] = []
     files = find_pictures(paths, unread=unread.append, over=over.append)
     loaded, known = load_known(model, tracking_uri=tracking_uri)
-    said = _named(loaded, known, model)
+    said = name_of(loaded, known, model)
     dead = len(unread)
     show = _json_lines(known) if as_json else _table(min(top, len(loaded.classes)))
     with tqdm(
@@ -149,7 +149,8 @@ def _result(future: Future[Pixels], unread: Any) -> Pixels | None:
         return None
 
 
-def _named(model: Model, known: Lineage | None, address: str) -> str:
+def name_of(model: Model, known: Lineage | None, address: str) -> str:
+    """The model in words: name, version, run, resolution."""
     if known is None:
         return f"{address} ({model.size} px)"
     run = f"run {known.run_id}" if known.run_id else "no run known"
