@@ -86,6 +86,9 @@ SMALLER = {
     "imagenette study weight-decay --workers 2": "imagenette study weight-decay --workers 2 --smoke",
     "imagenette status weight-decay --watch": "imagenette status weight-decay-smoke --watch",
     "imagenette report weight-decay": "imagenette report weight-decay-smoke",
+    "imagenette compare weight-decay:weight_decay=1e-2 weight-decay:weight_decay=5e-4": (
+        "imagenette compare weight-decay-smoke:weight_decay=1e-2 weight-decay-smoke:weight_decay=5e-4"
+    ),
     "imagenette lineage": "imagenette lineage imagenette-digits@champion",
     "imagenette predict a.jpg folder/": "imagenette predict a.jpg folder/ --model imagenette-digits@champion",
 }
