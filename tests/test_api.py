@@ -64,6 +64,7 @@ def said(place: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # a training and a study: a minute
 def test_the_page_s_examples_run_as_they_stand(said: str):
     lines = said.splitlines()
     assert re.fullmatch(r"finished [0-9a-f]{32} 0\.\d+", lines[0])
