@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -68,7 +68,7 @@ def uncompiled(kind: _Kind) -> _Kind:
         inner = getattr(method, "__wrapped__", None)
         if inner is not None and method.__module__.startswith("torch."):
             methods[name] = torch.no_grad()(inner) if name == "step" else inner
-    return type(kind.__name__, (kind,), methods)  # type: ignore[return-value]
+    return cast(_Kind, type(kind.__name__, (kind,), methods))
 
 
 def data_parallel(net: nn.Module, **options: Any) -> DistributedDataParallel:

@@ -20,7 +20,7 @@ from imagenette.data import Dataset, open_dataset
 from imagenette.data.prepare import resize
 from imagenette.errors import InputError, shown
 from imagenette.records import Predictions
-from imagenette.registry import Lineage, load_known
+from imagenette.registry import load_known
 from imagenette.registry.model import Model
 from imagenette.serving.predict import BATCH, name_of
 from imagenette.stats import Interval, wilson
@@ -121,12 +121,8 @@ def evaluate(
         predictions=Predictions(numbers[dataset.test.labels], predicted, shares.max(1)),
         classes=loaded.classes,
         labels=loaded.labels,
-        trained_on=_digest(known),
+        trained_on=known.data_digest if known else None,
     )
-
-
-def _digest(known: Lineage | None) -> str | None:
-    return known.data_digest if known else None
 
 
 def _numbers(model: Model, dataset: Dataset) -> npt.NDArray[np.int64]:
@@ -161,13 +157,10 @@ def show(found: Evaluation, *, as_json: bool = False, csv: Path | None = None) -
     )
     click.echo(f"{shown(found.dataset.name)}: {found.data}")
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column, justify in {
-        "class": "left",
-        "images": "right",
-        "right": "right",
-        "most often taken for": "left",
-    }.items():
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("class")
+    table.add_column("images", justify="right")
+    table.add_column("right", justify="right")
+    table.add_column("most often taken for")
     for row in found.rows():
         taken = f"{row['taken_for']} ({row['taken_for_images']})" if row["taken_for"] else ""
         table.add_row(

@@ -23,8 +23,8 @@ HEARTBEAT = f"{UNSEEN}heartbeat"
 
 def unprefixed(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags by the names without UNSEEN, under which earlier versions wrote them."""
-    unseen = {key.removeprefix(UNSEEN): text for key, text in tags.items() if key.startswith(UNSEEN)}
-    return {**tags, **unseen}
+    seen = {key: text for key, text in tags.items() if not key.startswith(UNSEEN)}
+    return seen | {key.removeprefix(UNSEEN): text for key, text in tags.items() if key.startswith(UNSEEN)}
 
 
 def source_tags() -> dict[str, str]:
