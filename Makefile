@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # uv installs the lock in seconds and shares files between environments; it is itself installed by pip.
 UV := $(BIN)/uv
+# Where the environment forbids bytecode files, each of the hundreds of processes that the tests start would
+# compile PyTorch and MLflow anew: ten seconds of CPU time each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo study-demo test test-slow test-stack soak check lock clean
