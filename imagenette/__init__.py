@@ -4,12 +4,14 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Config", "compare", "load_champion", "runs", "study", "train"]
+__all__ = ["Config", "augmentation", "compare", "load_champion", "optimizer", "runs", "study", "train"]
 
 _PLACES = {
     "Config": ("imagenette.config", "Config"),
+    "augmentation": ("imagenette.data.augment", "augmentation"),
     "compare": ("imagenette.report.pair", "compare_runs"),
     "load_champion": ("imagenette.api", "load_champion"),
+    "optimizer": ("imagenette.config.plugin", "optimizer"),
     "runs": ("imagenette.report.frame", "runs"),
     "train": ("imagenette.api", "train"),
 }

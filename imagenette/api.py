@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagenette.config import Config, resolve
+from imagenette.config import plugin as plugins
 from imagenette.tracking import environment
 from imagenette.tracking.address import CHAMPION, NAME
 
@@ -59,17 +60,20 @@ def new_output() -> Path:
     return Path("runs") / time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}")
 
 
-def load_champion(name: str = NAME) -> Model:
+def load_champion(name: str = NAME, *, plugin: str | Path | None = None) -> Model:
     """The best registered model, once its self-test gives training's answers.
 
         model = load_champion()
         shares = model.classify(["a.jpg", PIL.Image.open("b.png")])    # a row a picture, a column a class
         print(shares.idxmax(axis=1))
 
-    name: of the registered model, or NAME@ALIAS, NAME/VERSION, or the folder of a saved model. Nothing is
-    unpickled. InputError if there is none or it is not what it should be, RunError if the server is dead.
+    name: of the registered model, or NAME@ALIAS, NAME/VERSION, or the folder of a saved model. plugin: the
+    one that builds its network, where one does. Nothing is unpickled. InputError if there is none or it is
+    not what it should be, RunError if the server is dead.
     """
     from imagenette.registry import is_model_folder, load
 
+    if plugin:
+        plugins.load(str(plugin))
     plain = "@" not in name and "/" not in name and not is_model_folder(name)
     return load(f"{name}@{CHAMPION}" if plain else name, tracking_uri=environment.tracking_uri())

@@ -57,7 +57,7 @@ def write_tables(
 
 def write_history(path: Path, history: Sequence[Epoch]) -> None:
     """A row an epoch: its number, its timestamp, its metrics."""
-    _write(path, ({"epoch": e.index, "timestamp": e.timestamp, **e.metrics()} for e in history))
+    write_rows(path, ({"epoch": e.index, "timestamp": e.timestamp, **e.metrics()} for e in history))
 
 
 def write_predictions(
@@ -78,7 +78,7 @@ def write_predictions(
                 cells[_SHARE[accuracy]] = f"{answer.share[index]:.6f}"
         return cells
 
-    _write(path, map(row, range(len(names))))
+    write_rows(path, map(row, range(len(names))))
 
 
 def write_answers(
@@ -86,7 +86,7 @@ def write_answers(
 ) -> None:
     """A row an image of what one model says: its class, the class it was given, and that class's share."""
     columns = (names, predictions.label, predictions.predicted, predictions.share)
-    _write(
+    write_rows(
         path,
         (
             {"image": name, "label": classes[label], "predicted": classes[said], "share": f"{share:.6f}"}
@@ -111,7 +111,7 @@ def write_classes(
             "precision": f"{right / predicted:.6f}" if predicted else "",
         }
 
-    _write(path, map(row, range(len(classes))))
+    write_rows(path, map(row, range(len(classes))))
 
 
 def confusion(predictions: Predictions, classes: int) -> npt.NDArray[np.int64]:
@@ -205,7 +205,8 @@ def from_cell(text: str) -> str:
     return text[1:] if text and text[0] == "'" and as_cell(text[1:]) == text else text
 
 
-def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """A CSV file; its columns are those of all rows, a cell that a row lacks is empty."""
     rows = list(rows)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     with path.open("w", newline="", encoding="utf-8") as file:

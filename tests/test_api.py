@@ -100,5 +100,8 @@ print(*sorted(name for name in imagenette.__all__ if callable(globals()[name])))
 imagenette.trian
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == ["True []", "Config compare load_champion runs study train"]
+    assert done.stdout.splitlines() == [
+        "True []",
+        "Config augmentation compare load_champion optimizer runs study train",
+    ]
     assert done.stderr.endswith("AttributeError: module 'imagenette' has no attribute 'trian'\n")

@@ -18,8 +18,9 @@ import click
 
 from imagenette import __version__
 from imagenette.cli.compare import compare
-from imagenette.cli.models import evaluate, lineage, models, predict, promote, rollback, serve
+from imagenette.cli.models import lineage, models, promote, rollback
 from imagenette.cli.server import server, ui
+from imagenette.cli.serving import evaluate, export, predict, serve
 from imagenette.cli.studies import report, status, study
 from imagenette.cli.training import bench, data, train
 from imagenette.cli.upkeep import clean, doctor, sync
@@ -33,6 +34,7 @@ EXTRAS = {
     ),
     **dict.fromkeys(("matplotlib", "pandas", "jinja2"), "report"),
     **dict.fromkeys(("fastapi", "uvicorn", "python_multipart", "prometheus_client"), "serve"),
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "export"),
 }
 """Package -> the extra that brings it, for a verb that finds it missing."""
 
@@ -119,6 +121,7 @@ for verb in (
     lineage,
     predict,
     evaluate,
+    export,
     serve,
     server,
     ui,

@@ -126,3 +126,20 @@ def _knob_option(name: str) -> click.Option:
     text = " ".join((field.description or "").split())
     help_text = f"{text}  [{'; '.join([allowed(name), *values])}]"
     return click.Option([f"--{name.replace('_', '-')}", name], help=help_text, metavar="VALUE")
+
+
+def _load_plugin(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value:
+        from imagenette.config import plugin
+
+        plugin.load(value)
+
+
+PLUGIN = click.option(
+    "--plugin",
+    metavar="FILE|MODULE",
+    envvar="IMAGENETTEPLUGIN",
+    expose_value=False,
+    callback=_load_plugin,
+    help="The plugin that builds the model's network, where one does. [default: IMAGENETTEPLUGIN's]",
+)

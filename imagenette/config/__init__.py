@@ -1,7 +1,8 @@
 """What a training run is asked to do: knobs, and where their values come from.
 
 Values are layered: the defaults (which are the `fast` recipe), then the recipe, then what the data set wants,
-then what the user gives. Imports neither torch nor any other folder, and refuses what it does not know.
+then what the user gives. Imports neither torch (a plugin may) nor any other folder, and refuses what it does
+not know.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from imagenette.config import plugin as plugins
 from imagenette.config.knobs import GROUPS, KNOBS, NEUTRAL, OPERATIONAL, OWN, Config, allowed, canonical
 from imagenette.config.recipes import DATA, OPTIMIZERS, RECIPES, OfOptimizer
 from imagenette.errors import InputError
@@ -29,6 +31,7 @@ __all__ = [
     "OfOptimizer",
     "allowed",
     "canonical",
+    "check_optimizer",
     "from_params",
     "resolve",
 ]
@@ -43,10 +46,12 @@ def resolve(given: Mapping[str, Any]) -> Config:
             hint = f"did you mean {near[0]}?" if near else f"the knobs are {', '.join(KNOBS)}"
             raise InputError(f"unknown knob {name}={given[name]}: {hint}")
     try:
-        named = Config.model_validate({k: given[k] for k in ("recipe", "data") if k in given})
+        named = Config.model_validate({k: given[k] for k in ("recipe", "data", "plugin") if k in given})
         layers = RECIPES[named.recipe] | DATA.get(named.data, {}) | dict(given)
+        layers["plugin"] = plugins.load(named.plugin)
         fixed = {name: value for name, value in layers.items() if not callable(value)}
         config = Config.model_validate(fixed)
+        check_optimizer(config)
         for name, derive in layers.items():
             if callable(derive):
                 config = Config.model_validate(config.model_dump() | {name: derive(config)})
@@ -54,6 +59,12 @@ def resolve(given: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise InputError(f"{name}={error.errors()[0]['input']}: {name} must be {allowed(name)}") from None
+
+
+def check_optimizer(config: Config) -> None:
+    """InputError for one that neither we nor the plugin that is loaded have."""
+    if config.optimizer not in OPTIMIZERS:
+        raise InputError(f"optimizer={config.optimizer}: optimizer must be one of {', '.join(OPTIMIZERS)}")
 
 
 def _check_together(config: Config) -> Config:

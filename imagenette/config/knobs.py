@@ -10,11 +10,13 @@ import hashlib
 import json
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from imagenette.config import plugin as plugins
 from imagenette.config.recipes import OPTIMIZERS, RECIPES
 
 
@@ -27,11 +29,20 @@ def _number(value: Any) -> Any:
 OWN = ("resnet", "xresnet")
 """Architectures of this project, which have a depth; every other name is one of timm's."""
 
+AMOUNTS = r"^(none|[A-Za-z_]\w*=\d+(\.\d+)?(,[A-Za-z_]\w*=\d+(\.\d+)?)*)$"
+
 Depth = Annotated[Literal[18, 34, 50, 101, 152], BeforeValidator(_number)]
 Auto = Literal["auto"]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a knob takes, where its type does not say it."""
+
+    text: str
 
 
 class Config(BaseModel):
@@ -47,6 +58,9 @@ class Config(BaseModel):
     both of `depth`; or a network of timm's by name, whatever the depth."""
     activation: Literal["relu", "silu", "gelu", "mish"] = "relu"
     """Of xresnet and of those of timm's networks that leave the choice."""
+    plugin: Annotated[str, Field(min_length=1), Words("none, a file NAME.py or a module")] = plugins.NONE
+    """A Python file or module that registers networks, augmentations and optimizers of one's own; it is
+    recorded with its source's SHA-256 (docs/plugins.md)."""
     data: Annotated[str, Field(min_length=1)] = "imagenette"
     """digits (ships with scikit-learn, needs no network), imagenette, imagenette-320px, imagenette-160px
     (published archives, downloaded once), or a path to a folder or archive with train/ and val/."""
@@ -81,7 +95,7 @@ class Config(BaseModel):
     """Images per optimizer step, summed over processes."""
     drop_last: bool = True
     """Leave out an epoch's last batch when it is not full."""
-    optimizer: Literal[tuple(OPTIMIZERS)] = "muon"  # type: ignore[valid-type]  # the table has the names
+    optimizer: Annotated[str, Words(f"one of {', '.join(OPTIMIZERS)}, or a plugin's")] = "muon"
     """sgd with momentum; adamw; or muon, which makes the momentum of filters orthogonal and moves the rest by
     sgd. Each brings its own learning rate, weight decay and batch size unless they are given."""
     lr: Annotated[float, Field(gt=0, le=100)] = 0.05
@@ -125,6 +139,8 @@ class Config(BaseModel):
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of training images in which a box of 2 to 33 % of the area shows the image's mean colour (random
     erasing, Zhong et al. 2020)."""
+    augment: Annotated[str, Field(pattern=AMOUNTS), Words("none, or NAME=AMOUNT,...")] = plugins.NONE
+    """Augmentations of the plugin, in this order, and how much of each: `gray=0.2,solarize=0.1`."""
     flip: bool = True
     """Mirror half of the training images (never digits, unless asked)."""
 
@@ -142,6 +158,14 @@ class Config(BaseModel):
     """What happens where pictures cannot be read: refuse names them all and stops; skip trains without them,
     says which, and the data's digest is that of the set without them."""
 
+    @field_validator("optimizer")
+    @classmethod
+    def _there(cls, optimizer: str, info: ValidationInfo) -> str:
+        """Whether a plugin has it shows when the plugin is loaded."""
+        if optimizer not in OPTIMIZERS and info.data.get("plugin", plugins.NONE) == plugins.NONE:
+            raise ValueError("there is no such optimizer")
+        return optimizer
+
     def params(self) -> dict[str, str]:
         """Each knob as canonical text: `{"weight_decay": "0.0005", "flip": "true", ...}`."""
         return {name: canonical(getattr(self, name)) for name in type(self).model_fields}
@@ -150,16 +174,23 @@ class Config(BaseModel):
         """16 hex digits, equal for two configs that compute the same thing.
 
         Only knobs that differ from NEUTRAL count. So a knob that is added later, at its default, leaves the
-        digest of every earlier config as it was."""
+        digest of every earlier config as it was. Of a plugin its source counts, wherever that is."""
         defaults = {name: canonical(field.default) for name, field in type(self).model_fields.items()}
         usual = defaults | NEUTRAL
-        own = {k: v for k, v in self.params().items() if v != usual[k] and k not in OPERATIONAL}
+        params = self.params() | {"plugin": plugins.hash_of(self.plugin)}
+        own = {k: v for k, v in params.items() if v != usual[k] and k not in OPERATIONAL}
         return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def has_depth(self) -> bool:
         """Whether the architecture is one of OWN."""
         return self.architecture in OWN
+
+    @property
+    def augmentations(self) -> dict[str, float]:
+        """The plugin's that are asked for, and how much of each."""
+        pairs = [] if self.augment == plugins.NONE else self.augment.split(",")
+        return {name: float(amount) for name, _, amount in (pair.partition("=") for pair in pairs)}
 
     @property
     def network(self) -> str:
@@ -181,6 +212,7 @@ NEUTRAL = {
     "depth": "18",
     "architecture": "resnet",
     "activation": "relu",
+    "plugin": "none",
     "data": "imagenette",
     "recipe": "fast",
     "seed": "1",
@@ -210,6 +242,7 @@ NEUTRAL = {
     "crop_scale": "0.35",
     "cutmix": "0.0",
     "erase": "0.0",
+    "augment": "none",
     "flip": "true",
     "precision": "bfloat16",
 }
@@ -237,6 +270,9 @@ def allowed(name: str) -> str:
 
 
 def _describe(kind: Any, bounds: list[Any]) -> str:
+    for bound in bounds:
+        if isinstance(bound, Words):
+            return bound.text
     if get_origin(kind) is Annotated:
         inner, *more = get_args(kind)
         return _describe(inner, [*bounds, *(b for m in more for b in getattr(m, "metadata", [m]))])

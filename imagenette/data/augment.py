@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from imagenette.config import Config
+from imagenette.config import KNOBS, Config
+from imagenette.config.plugin import register
+from imagenette.errors import InputError
 
 Function = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -32,19 +34,27 @@ AUGMENTATIONS: dict[str, Augmentation] = {}
 
 
 def augmentation(*, draws: int) -> Callable[[Function], Function]:
-    """Register a function under its own name, which is its knob's."""
+    """Register a function under its own name, which is its knob's, or with which a plugin's is asked for in
+    `augment`."""
 
-    def register(function: Function) -> Function:
-        AUGMENTATIONS[function.__name__] = Augmentation(function, draws)
+    def enter(function: Function) -> Function:
+        register(AUGMENTATIONS, function.__name__, Augmentation(function, draws), module=function.__module__)
         return function
 
-    return register
+    return enter
 
 
 def amounts(config: Config) -> dict[str, float]:
-    """The augmentations that a config asks for, and how much of each."""
-    knobs = {name: float(getattr(config, name)) for name in AUGMENTATIONS}
-    return {name: amount for name, amount in knobs.items() if amount}
+    """The augmentations that a config asks for, and how much of each. InputError for one that its plugin does
+    not have."""
+    knobs = {name: float(getattr(config, name)) for name in AUGMENTATIONS if name in KNOBS}
+    for name in config.augmentations:
+        if name not in AUGMENTATIONS or name in KNOBS:
+            others = ", ".join(name for name in AUGMENTATIONS if name not in KNOBS) or "none"
+            raise InputError(
+                f"augment={config.augment}: the plugin has no {name}; its augmentations: {others}"
+            )
+    return {name: amount for name, amount in (knobs | config.augmentations).items() if amount}
 
 
 def augment(images: Tensor, draws: Mapping[str, Tensor], amounts: Mapping[str, float]) -> Tensor:

@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from imagenette.config.plugin import Plugin
 from imagenette.files import sync_folder, sync_tree
 from imagenette.network.self_test import SelfTest
 from imagenette.network.uncompiled import torchvision
@@ -71,6 +72,7 @@ def save_model(
     std: Sequence[float],
     architecture: str | None = None,
     self_test: SelfTest | None = None,
+    plugin: Plugin | None = None,
     metadata: dict[str, str] | None = None,
 ) -> Path:
     """Write `net` as an MLflow model folder at `path`, replacing what is there; returns `path`.
@@ -78,7 +80,8 @@ def save_model(
     `net` is the bare network (no DDP), on any device; it is copied, not changed. `classes` are the
     folder names in the order of the outputs, `labels` their readable names. A picture is decoded,
     squashed to `side` px and resized to `size` px. The registry needs `architecture`, by which
-    `imagenette.network.models` builds the network again, and runs the model's `self_test`.
+    `imagenette.network.models` builds the network again, and runs the model's `self_test`. The source of the
+    `plugin` that it was trained with goes along, to be read: nothing runs it from there.
 
     Two flavors: `pytorch` is the graph (tensors in and out, any number of pictures from 1 up),
     `python_function` takes pictures in any form and names what it sees.
@@ -107,7 +110,8 @@ def save_model(
     with warnings.catch_warnings(), tempfile.TemporaryDirectory(dir=beside.parent, prefix=".saving-") as temp:
         warnings.simplefilter("ignore")  # torch.export's and MLflow's own housekeeping
         logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
-        _save_pictures(beside, Path(temp), labels=labels, size=size, requirements=requirements, about=about)
+        package = _package(Path(temp), plugin)
+        _save_pictures(beside, package, labels=labels, size=size, requirements=requirements, about=about)
         _add_graph(beside, Path(temp) / "graph", model, size=size, requirements=requirements)
     weights = {name: tensor.contiguous() for name, tensor in model.net.state_dict().items()}
     save_file(weights, beside / WEIGHTS, metadata={"about": json.dumps(about)})
@@ -120,9 +124,23 @@ def save_model(
     return path
 
 
+def _package(folder: Path, plugin: Plugin | None) -> Path:
+    """The code that travels with a model, made in this folder."""
+    package = folder / CODE
+    for name in TRAVELS:
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(__file__).parents[1] / name, package / name)
+    for inside in {package, *((package / name).parent for name in TRAVELS)}:
+        (inside / "__init__.py").touch()
+    if plugin:
+        (package / "plugin").mkdir()
+        (package / "plugin" / plugin.file).write_bytes(plugin.source)
+    return package
+
+
 def _save_pictures(
     path: Path,
-    temp: Path,
+    package: Path,
     *,
     labels: Sequence[str],
     size: int,
@@ -135,12 +153,6 @@ def _save_pictures(
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    package = temp / CODE
-    for name in TRAVELS:
-        (package / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(Path(__file__).parents[1] / name, package / name)
-    for folder in {package, *((package / name).parent for name in TRAVELS)}:
-        (folder / "__init__.py").touch()
     file = io.BytesIO()
     PIL.Image.fromarray((255 * _ramps(size)[0].transpose(1, 2, 0)).astype(np.uint8)).save(file, "PNG")
     mlflow.pyfunc.save_model(

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagenette.config import plugin as plugins
 from imagenette.errors import InputError
 from imagenette.network.norm import GroupedBatchNorm, SyncBatchNorm
 from imagenette.network.uncompiled import resnet as torchvision_resnet
@@ -160,6 +161,15 @@ def check(architecture: str, *, sizes: Collection[int] = (), activation: str = "
                 )
 
 
+def is_plugin_s(architecture: str) -> bool:
+    """Whether a plugin that is loaded registered it with timm."""
+    if architecture in FAMILIES or not plugins.loaded():
+        return False
+    import timm
+
+    return timm.is_model(architecture) and plugins.is_plugin_s(timm.model_entrypoint(architecture).__module__)
+
+
 def _taken(net: nn.Module) -> str:
     """Which size the network was made for, as timm has it; empty where it does not say."""
     sizes = getattr(net, "pretrained_cfg", {}).get("input_size")
@@ -187,7 +197,9 @@ def _create(name: str, *, classes: int, activation: str) -> nn.Module:
     chosen: dict[str, Any] = {} if activation == "relu" else {"act_layer": activation}
     try:
         net = timm.create_model(name, pretrained=False, num_classes=classes, **chosen)
-    except TypeError:
+    except TypeError as error:
+        if not chosen:
+            raise InputError(f"architecture={name}: it cannot be built: {error}") from None
         raise InputError(f"activation={activation}: architecture={name} has its own") from None
     assert isinstance(net, nn.Module)
     return net

@@ -18,11 +18,12 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
+from imagenette.config import plugin as plugins
 from imagenette.data.images import MAX_PIXELS
 from imagenette.data.prepare import Pixels, prepare
-from imagenette.errors import InputError
+from imagenette.errors import InputError, shown
 from imagenette.network import models
-from imagenette.network.export import GRAPH, WEIGHTS, Classifier, digest_of
+from imagenette.network.export import CODE, GRAPH, WEIGHTS, Classifier, digest_of
 from imagenette.network.self_test import FILE, SelfTest
 from imagenette.tracking.client import first_line
 
@@ -50,6 +51,8 @@ class Model:
     size: int
     """Pixels per side of what the network sees."""
     self_test: SelfTest
+    network: str
+    """Its name, by which `network.models` builds it: `resnet18`, `timm/resnet26d`."""
     difference: float = math.nan
     """Of its shares on the self-test's pictures, to those of training, at most; measured when it was
     opened."""
@@ -90,6 +93,7 @@ def open_folder(folder: Path) -> Model:
         side=about["side"],
         size=about["size"],
         self_test=test,
+        network=about["architecture"],
     )
     if len(labels) != len(classes) or test.pictures.shape[1] != model.size:
         raise InputError("its classes, labels, size and proof do not go together")
@@ -127,9 +131,23 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 def _network(folder: Path, about: dict[str, Any], *, classes: int) -> nn.Module:
+    if isinstance(named := about.get("plugin"), str):
+        _check_plugin(named)
     net = models.by_name(about["architecture"], classes=classes)
     try:
         net.load_state_dict(load_file(folder / WEIGHTS))
     except Exception as error:  # safetensors' own, OSError, or RuntimeError for other shapes
         raise InputError(f"it does not load: {WEIGHTS}: {first_line(error)}") from None
     return Classifier(net, about["mean"], about["std"]).eval().requires_grad_(False)
+
+
+def _check_plugin(named: str) -> None:
+    """InputError unless the plugin that builds the network, `parts.py#1a2b3c4d5e6f`, is loaded."""
+    loaded = plugins.loaded()
+    if loaded and loaded.hash == plugins.hash_of(named):
+        return
+    there = f", not by {loaded.file}#{loaded.hash}, which is loaded" if loaded else ""
+    raise InputError(
+        f"its network is built by the plugin {shown(named)}{there}: give that file with --plugin (the model "
+        f"holds a copy, code/{CODE}/plugin/; nothing that comes with a model is run)"
+    )

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from imagenette.artifacts import write_rows
 from imagenette.data.prepare import Pixels
 from imagenette.data.walk import walk
 from imagenette.errors import InputError, shown
@@ -25,6 +26,7 @@ from imagenette.registry import Lineage, load_known
 from imagenette.registry.model import Model
 
 BATCH = 64
+KEYS = ("class", "label", "share")
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,15 @@ class Answer:
     """(class, readable name, share in [0, 1]), the likeliest first."""
 
     def to_json(self) -> dict[str, Any]:
-        keys = ("class", "label", "share")
-        return {"file": str(self.path), "top": [dict(zip(keys, row, strict=True)) for row in self.classes]}
+        return {"file": str(self.path), "top": [dict(zip(KEYS, row, strict=True)) for row in self.classes]}
+
+    def row(self) -> dict[str, str]:
+        """Its file, then class, name and share of each: `class_1`, `label_1`, `share_1`, `class_2`, ..."""
+        cells = {"file": str(self.path)}
+        for place, (name, label, share) in enumerate(self.classes, 1):
+            values = name, label, f"{share:.6f}"
+            cells |= {f"{key}_{place}": value for key, value in zip(KEYS, values, strict=True)}
+        return cells
 
 
 def predict(
@@ -46,10 +55,12 @@ def predict(
     model: str,
     top: int = 3,
     as_json: bool = False,
+    csv: Path | None = None,
     tracking_uri: str | None = None,
 ) -> int:
     """Print what the model at that address says of every picture; returns how many could not be read, each
-    named on standard error. InputError where a path does not exist or a folder holds no picture."""
+    named on standard error. csv: a file for a row a picture. InputError where a path does not exist or a
+    folder holds no picture."""
     unread: list[str] = []
     over: list[Path] = []
     files = find_pictures(paths, unread=unread.append, over=over.append)
@@ -57,6 +68,7 @@ def predict(
     said = name_of(loaded, known, model)
     dead = len(unread)
     show = _json_lines(known) if as_json else _table(min(top, len(loaded.classes)))
+    rows: list[dict[str, str]] = []
     with tqdm(
         total=len(files), unit="img", desc="classifying", disable=not sys.stderr.isatty(), leave=False
     ) as bar:
@@ -65,7 +77,10 @@ def predict(
             for answer in classify(loaded, part, top=top, unread=unread.append):
                 with tqdm.external_write_mode(file=sys.stderr):
                     show(answer)
+                rows.append(answer.row())
             bar.update(len(part))
+    if csv:
+        write_rows(csv, rows)
     for line in unread:
         click.echo(f"imagenette: {line}", err=True)
     told = f", {len(unread)} could not be read" if unread else ""

@@ -39,6 +39,7 @@ from imagenette.study.schema import (
     knob_value,
     near,
     parse,
+    plugin_first,
     shown,
 )
 from imagenette.tracking.study_plan import StudyPlan
@@ -138,7 +139,7 @@ def load(
             raise InputError(f"{form}: missing: nothing says how to make this study {_MADE[form]}")
     if label is not None and (label in forms or not PLAIN.fullmatch(label)):
         raise InputError(f"label={label}: must be {PLAIN_WORDS}, and no form of the study")
-    fixed = {knob: _override(forms[form], knob, text) for knob, text in overrides.items()}
+    fixed = {knob: _override(forms[form], knob, text) for knob, text in plugin_first(overrides)}
     with _named(where):
         definition = _define(file, form, cuts[form] or Cut(), fixed)
     suffix = f"-{form}" * (form != "full") + (f"-{label}" if label else "")
@@ -190,8 +191,8 @@ def _define(file: File, form: str, cut: Cut, overrides: Mapping[str, Any] = {}) 
     """One form of the study; an empty Cut leaves the full one."""
     _check_kind(file, form, cut)
     knobs = cut.knobs(form)
-    base = {knob: knob_value(f"base.{knob}", knob, value) for knob, value in file.base.items()}
-    base |= {knob: knob_value(f"{form}.{knob}", knob, value) for knob, value in knobs.items()}
+    base = {knob: knob_value(f"base.{knob}", knob, value) for knob, value in plugin_first(file.base)}
+    base |= {knob: knob_value(f"{form}.{knob}", knob, value) for knob, value in plugin_first(knobs)}
     base |= overrides
     seeds = tuple(cut.seeds or file.seeds)
     arms: list[Knobs] = []

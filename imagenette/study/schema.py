@@ -7,12 +7,12 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from imagenette.config import KNOBS, OPERATIONAL, Config, allowed, canonical
+from imagenette.config import KNOBS, OPERATIONAL, Config, allowed, canonical, plugin
 from imagenette.errors import InputError
 from imagenette.results import OBJECTIVES, Objective
 
@@ -230,7 +230,12 @@ def knob_value(key: str, knob: str, value: Any) -> Any:
         raise wrong from None
     if isinstance(value, bool) and not isinstance(typed, bool):  # pydantic takes true for 1
         raise wrong
-    return typed
+    return plugin.load(typed) if knob == "plugin" else typed  # what other knobs name may be its own
+
+
+def plugin_first(knobs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Knobs in the order in which their values are checked."""
+    return sorted(knobs.items(), key=lambda item: item[0] != "plugin")
 
 
 def figure(key: str, metric: str, value: Any) -> float:

@@ -64,7 +64,7 @@ class Job:
         """The config in words, without its seed: `resnet18 digits 32px epochs=6 lr=0.001`."""
         config = self.config
         # What the recipe, the data set and the optimizer bring is not repeated.
-        base = {name: getattr(config, name) for name in ("recipe", "data", "size", "epochs")}
+        base = {name: getattr(config, name) for name in ("recipe", "data", "size", "epochs", "plugin")}
         usual = resolve(base | {"optimizer": config.optimizer}).params()
         usual["optimizer"] = resolve(base).optimizer
         named = {"depth", "architecture", "activation", "seed", *base, *OPERATIONAL}

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imagenette.artifacts import CONFIG, LAST_MODEL, SELECTED_MODEL, write_tables
+from imagenette.config import plugin as plugins
 from imagenette.data import Dataset, Split
 from imagenette.data.batches import EvalBatches
 from imagenette.errors import InputError, RunError
@@ -38,6 +39,8 @@ def open_tracker(
     thread once a first step is done, and the tracker raises what it meets."""
     config = job.config
     trial = {} if job.trial is None else {"trial": str(job.trial)}
+    # A tag besides the param, which `mlflow run` has logged as it was typed, without the hash.
+    plugin = {} if config.plugin == plugins.NONE else {"plugin": config.plugin}
     card = Card(
         experiment=job.experiment,
         run_name=job.name,
@@ -54,6 +57,7 @@ def open_tracker(
             "output": str(job.output.resolve()),
             "reproduce": reproduce(job),
             **trial,
+            **plugin,
         },
         dataset={
             "name": dataset.name,
@@ -101,6 +105,7 @@ def finish(
     doing: told what is under way."""
     # Here, not above: they bring in MLflow and matplotlib, seconds that only rank 0's end needs to spend.
     from imagenette.network.export import WEIGHTS, save_model
+    from imagenette.network.models import is_plugin_s
     from imagenette.training.run_figures import draw_summary
 
     config, test = job.config, task.test
@@ -112,6 +117,10 @@ def finish(
     classes: dict[str, Sequence[str]] = {"classes": dataset.classes, "labels": dataset.labels}
     for path in write_tables(folder, state.history, predictions, names=dataset.test.names, **classes):
         tracker.artifact(path)
+    plugin = plugins.loaded() if config.plugin != plugins.NONE else None
+    about = {"data_digest": dataset.digest, "depth": str(config.depth)}
+    if plugin and is_plugin_s(config.architecture):
+        about["plugin"] = f"{plugin.file}#{plugin.hash}"  # without it the network cannot be built again
     weights = {SELECTED_MODEL: (selected.epoch, selected.net, selected.predictions)}
     if selected.epoch != config.epochs:
         weights[LAST_MODEL] = (config.epochs, copy.deepcopy(state.judged.state_dict()), last)
@@ -129,7 +138,8 @@ def finish(
             std=dataset.std,
             architecture=config.network,
             self_test=SelfTest.sample(dataset.test.names, pictures, answers),
-            metadata={"epoch": str(epoch), "data_digest": dataset.digest, "depth": str(config.depth)},
+            plugin=plugin,
+            metadata=about | {"epoch": str(epoch)},
         )
         tracker.model(name, path, step=epoch, metrics=state.history[epoch - 1].metrics())
     tracker.tag(weights_bytes=str((job.output / "models" / SELECTED_MODEL / WEIGHTS).stat().st_size))

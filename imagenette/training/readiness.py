@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imagenette.config import Config
+from imagenette.config import Config, check_optimizer, plugin
 from imagenette.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,14 @@ def prepare(config: Config, processes: int, *, progress: bool = True, quiet: boo
 
 
 def check_config(config: Config) -> None:
-    """Refuse what needs no data to be refused: an architecture that there is not, or for other pictures."""
+    """Refuse what needs no data to be refused: a plugin that is missing or another by now, parts that it does
+    not have, an architecture that there is not, or for other pictures."""
+    plugin.load(config.plugin)
+    check_optimizer(config)
+    if config.augmentations:
+        from imagenette.data.augment import amounts
+
+        amounts(config)
     if not config.has_depth:
         from imagenette.network.models import check
 
