@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from imagenette.cli import verbs
 from imagenette.config import OPTIMIZERS, from_params, plugin, resolve
 from imagenette.data.augment import AUGMENTATIONS, amounts, augment
 from imagenette.errors import InputError
@@ -150,3 +151,13 @@ def test_a_study_varies_a_plugin_s_parts(parts: Path):
     Path("mine.toml").write_text(study + 'grid = {optimizer = ["sgd", "sings"]}\n')
     with pytest.raises(InputError, match=r"grid\.optimizer=sings: optimizer must be one of"):
         load("mine.toml")
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_the_verbs_of_models_load_it(parts: Path, by: str, monkeypatch: pytest.MonkeyPatch):
+    given = ["--plugin", "gone.py"] if by == "option" else []
+    if by == "variable":
+        monkeypatch.setenv("IMAGENETTE_PLUGIN", "gone.py")
+    for verb in (["promote"], ["rollback"], ["predict", "a.png"], ["evaluate"], ["export"], ["serve"]):
+        with pytest.raises(InputError, match=r"plugin=gone\.py: there is no such file"):
+            verbs.main([*verb, *given], standalone_mode=False)

@@ -138,8 +138,8 @@ def _load_plugin(context: click.Context, option: click.Parameter, value: str | N
 PLUGIN = click.option(
     "--plugin",
     metavar="FILE|MODULE",
-    envvar="IMAGENETTEPLUGIN",
+    envvar="IMAGENETTE_PLUGIN",
     expose_value=False,
     callback=_load_plugin,
-    help="The plugin that builds the model's network, where one does. [default: IMAGENETTEPLUGIN's]",
+    help="The plugin that builds the model's network, where one does. [default: IMAGENETTE_PLUGIN's]",
 )

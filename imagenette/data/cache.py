@@ -50,6 +50,8 @@ class Stored:
     """What was left out: name inside the source -> why it cannot be read."""
     passed_over: str = ""
     """What lies in the source and was not taken, in one line."""
+    split: str = ""
+    """How the test set was made, in one line, where the source has none."""
 
 
 class _DamagedError(Exception):
@@ -72,10 +74,10 @@ def recall(home: Path, fingerprint: str, side: int, *, skip: bool = False) -> St
     try:
         known = json.loads(_index_file(home, fingerprint).read_bytes())
         stored = _open(_folder(home, known["digest"], min(side, known["native"])), known["digest"])
-        bad = dict(known.get("bad", {}))  # a published archive's entry may be older than these two
+        bad = dict(known.get("bad", {}))  # an entry may be older than these three
         if stored is None or (bad and not skip):
             return None
-        return replace(stored, bad=bad, passed_over=known.get("passed_over", ""))
+        return replace(stored, bad=bad, **{name: known.get(name, "") for name in ("passed_over", "split")})
     except (OSError, ValueError, TypeError, KeyError, _DamagedError):
         return None
 
@@ -97,7 +99,7 @@ def remember(home: Path, fingerprint: str, stored: Stored, log: Log) -> None:
     beside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        about = {name: getattr(stored, name) for name in ("digest", "native", "bad", "passed_over")}
+        about = {name: getattr(stored, name) for name in ("digest", "native", "bad", "passed_over", "split")}
         beside.write_text(json.dumps(about), encoding="utf-8")
         beside.replace(file)
     except OSError as error:

@@ -1,9 +1,12 @@
-"""Which of a source's files make the data set: `train/CLASS/...` and `val/CLASS/...`. Names only."""
+"""Which of a source's files make the data set: `train/CLASS/...` and `val/CLASS/...`, or `CLASS/...` alone,
+of which a part becomes the test set. Names only.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from imagenette.data.images import FORMATS
@@ -11,19 +14,21 @@ from imagenette.errors import InputError, shown
 
 TEST = ("val", "valid", "validation")
 """What the test set's folder may be called; `test` where none of them is there."""
+TEST_SHARE = 0.2
+"""Of each class's pictures, where no folder holds the test set."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    top: str
-    """What stands before `train/` in the source: empty, or one folder with its slash."""
-    halves: tuple[str, str]
-    """`train`, and the folder of the test set."""
+    inside: tuple[str, ...]
+    """What stands before the class folders in the source: `imagenette2/train/` and `imagenette2/val/`."""
     classes: tuple[str, ...]
     """Sorted."""
     train: dict[str, str]
     """Name without `top` -> the source's own name, sorted by class, then by file."""
     test: dict[str, str]
+    split: str = ""
+    """How the test set was made, in one line, where the source has none."""
 
 
 def find_layout(images: Iterable[str], folders: Iterable[str], source: str) -> Layout:
@@ -37,7 +42,11 @@ def find_layout(images: Iterable[str], folders: Iterable[str], source: str) -> L
     images = list(images)
     known = {parent for name in images for parent in parents(name)} | set(folders)
     top = _find_top(known, source)
-    halves = ("train", _find_test(known, top, source))
+    if top is None or (test_folder := _find_test(known, top, source)) is None:
+        return _without_test(
+            images, known, _find_flat(images, source) if top is None else f"{top}train/", source
+        )
+    halves = ("train", test_folder)
     train, test = (_by_class(images, known, f"{top}{half}/", source) for half in halves)
     for here, there, names, others in ((*halves, train, test), (*halves[::-1], test, train)):
         missing = [shown(names[key][0]) for key in sorted(names.keys() - others.keys())]
@@ -46,10 +55,7 @@ def find_layout(images: Iterable[str], folders: Iterable[str], source: str) -> L
             are = f"class folder {which} is" if len(missing) == 1 else f"class folders {which} are"
             advice = f"each class needs pictures in both: add to {there}/ or take out of {here}/"
             raise InputError(f"{source}: {are} in {here}/ but not in {there}/; {advice}")
-    if len(train) == 1:
-        raise InputError(
-            f"{source}: {shown(*train)} is the only class, so nothing can be learned; two or more are needed"
-        )
+    _check_classes(train, source)
     spelled = {key: label if label == test[key][0] else key for key, (label, _) in train.items()}
     named: list[dict[str, str]] = []
     for half, by_class in zip(halves, (train, test), strict=True):
@@ -61,20 +67,66 @@ def find_layout(images: Iterable[str], folders: Iterable[str], source: str) -> L
             named[-1] |= {
                 f"{half}/{spelled[key]}/{file}": f"{top}{half}/{label}/{file}" for file in sorted(files)
             }
-    for name in (*named[0], *named[1]):
+    _check_names((*named[0], *named[1]), source)
+    inside = tuple(f"{top}{half}/" for half in halves)
+    return Layout(inside, tuple(sorted(spelled.values())), named[0], named[1])
+
+
+def _without_test(images: list[str], folders: set[str], prefix: str, source: str) -> Layout:
+    """A part of each class's pictures is the test set, by their names alone: a picture stays in its half when
+    others come."""
+    by_class = {label: files for label, files in _by_class(images, folders, prefix, source).values() if files}
+    _check_classes(by_class, source)
+    halves: dict[str, dict[str, str]] = {"train": {}, "val": {}}
+    for label, files in sorted(by_class.items()):
+        if len(files) == 1:
+            raise InputError(
+                f"{source}: {prefix}{shown(label)} holds one picture; without val/ each class needs two"
+            )
+        drawn = {file: _drawn(f"{label}/{file}") for file in files}
+        first, last = min(files, key=drawn.__getitem__), max(files, key=drawn.__getitem__)
+        for file in sorted(files):
+            tested = file == first or (drawn[file] < TEST_SHARE and file != last)
+            half = "val" if tested else "train"
+            halves[half][f"{half}/{label}/{file}"] = f"{prefix}{label}/{file}"
+    train, test = halves.values()
+    _check_names((*train, *test), source)
+    pictures = len(train) + len(test)
+    split = (
+        f"no val/: {len(test)} of {pictures} pictures, about {TEST_SHARE:.0%} of each class, are the test "
+        "set, chosen by their names"
+    )
+    return Layout((prefix,), tuple(sorted(by_class)), train, test, split)
+
+
+def _drawn(name: str) -> float:
+    """A number in [0, 1) that is the name's own."""
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:6]) / 2**48
+
+
+def _check_classes(classes: Collection[str], source: str) -> None:
+    if len(classes) == 1:
+        raise InputError(
+            f"{source}: {shown(*classes)} is the only class, so nothing can be learned; two or more are "
+            "needed"
+        )
+
+
+def _check_names(names: Iterable[str], source: str) -> None:
+    for name in names:
         # Names travel into JSON, tables and MLflow, none of which takes lone surrogates or line breaks.
         if any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in name):
             raise InputError(f"{source}: {shown(name)} has a control or non-UTF-8 character in its name")
-    return Layout(top, halves, tuple(sorted(spelled.values())), named[0], named[1])
 
 
 def passed_over(layout: Layout, images: Iterable[str], others: Iterable[str], system: Iterable[str]) -> str:
     """What may have been meant to be in the data set and is not, in one line; empty where nothing."""
-    inside = tuple(f"{layout.top}{half}/" for half in layout.halves)
+    inside = layout.inside
     taken = {*layout.train.values(), *layout.test.values()}
-    train, test = layout.halves
+    halves = " and ".join(folder.split("/")[-2] + "/" for folder in inside if folder)
+    outside = f"pictures outside the class folders{f' of {halves}' if halves else ''}"
     groups = {
-        f"pictures outside the class folders of {train}/ and {test}/": [n for n in images if n not in taken],
+        outside: [n for n in images if n not in taken],
         f"no pictures ({FORMATS})": [n for n in others if n.startswith(inside)],
         "hidden or system entries": [n for n in system if n.startswith(inside)],
     }
@@ -89,14 +141,13 @@ def parents(name: str) -> list[str]:
     return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
-def _find_top(folders: set[str], source: str) -> str:
+def _find_top(folders: set[str], source: str) -> str | None:
+    """What stands before `train/`: empty, or one folder with its slash; None where there is none."""
     if "train" in folders:
         return ""
     tops = sorted(name.removesuffix("train") for name in folders if name.split("/")[1:] == ["train"])
     if not tops:
-        raise InputError(
-            f"{source}: no train/ at its top or in a folder there; needed: train/CLASS/IMAGE, val/CLASS/IMAGE"
-        )
+        return None
     if len(tops) > 1:
         raise InputError(
             f"{source}: train/ is in {len(tops)} folders ({shown(' '.join(tops))}); one is allowed"
@@ -104,10 +155,29 @@ def _find_top(folders: set[str], source: str) -> str:
     return tops[0]
 
 
-def _find_test(folders: set[str], top: str, source: str) -> str:
+def _find_flat(images: list[str], source: str) -> str:
+    """What stands before the class folders of a source without `train/`: empty, or one folder with its slash.
+    InputError where what is there may be something else."""
+    places = [name.split("/") for name in images]
+    tops = {place[0] for place in places if len(place) > 1}
+    prefix, names = "", set(tops)
+    if len(tops) == 1 and all(len(place) > 2 for place in places):
+        prefix = f"{tops.pop()}/"
+        tops = {place[1] for place in places}
+        names |= tops
+    if len(tops) < 2 or {name.lower() for name in names} & {*TEST, "test", "train"}:
+        raise InputError(
+            f"{source}: no train/ at its top or in a folder there; needed: train/CLASS/IMAGE, "
+            "val/CLASS/IMAGE, or CLASS/IMAGE alone"
+        )
+    return prefix
+
+
+def _find_test(folders: set[str], top: str, source: str) -> str | None:
+    """The test set's folder; None where there is none."""
     there = [name for name in TEST if top + name in folders] or [n for n in ("test",) if top + n in folders]
     if not there:
-        raise InputError(f"{source}: {top}train/ has neither val/ nor test/ beside it")
+        return None
     if len(there) > 1:
         raise InputError(
             f"{source}: {top}{'/ and '.join(there)}/ are both there; one is allowed, the test set"

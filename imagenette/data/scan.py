@@ -39,6 +39,8 @@ class Scan:
     test: tuple[Entry, ...]
     passed_over: str
     """What lies in the source and is not taken, in one line."""
+    split: str
+    """How the test set was made, in one line, where the source has none."""
     bad: Mapping[str, str]
     """Name inside the source -> why the image cannot be read. No split has these."""
 
@@ -102,7 +104,7 @@ def scan(path: Path, *, progress: bool = False) -> Scan:
     used = {*layout.train.values(), *layout.test.values()}
     bad = {name: why for name, why in bad.items() if name in used}
     left = passed_over(layout, checksums, names["other"], names["system"])
-    return Scan(path, layout.classes, train, test, left, bad)
+    return Scan(path, layout.classes, train, test, left, layout.split, bad)
 
 
 def digest_of(checksums: Iterable[tuple[str, str]]) -> str:

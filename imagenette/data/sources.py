@@ -112,13 +112,15 @@ def _open_path(source: str, side: int, home: Path, skip: bool, progress: bool, l
         if message and IMAGENETTE.keys() - scanned.classes:
             raise InputError(f"data={source}: {message}")
         stored = cache.store(home, scanned, side, skip=skip, progress=progress, log=log)
-        stored = replace(stored, passed_over=scanned.passed_over)
+        stored = replace(stored, passed_over=scanned.passed_over, split=scanned.split)
         if fingerprint(path) == key:  # else it changed meanwhile: read it again next time
             cache.remember(home, key, stored, log)
     if stored.bad:
         log(f"data={source}: {told(stored.bad)}: left out")
     if message := _compare_with_imagenette(_counts(stored)):
         log(f"data={source}: {message}")
+    if stored.split:
+        log(f"data={source}: {stored.split}")
     if stored.passed_over:
         log(f"data={source}: passed over: {stored.passed_over}")
     real = path.resolve()

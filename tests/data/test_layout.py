@@ -28,7 +28,7 @@ def test_splits_are_sorted_by_class_then_file() -> None:
 
 def test_one_top_folder_is_taken_off() -> None:
     layout = find_layout([f"imagenette2/{name}" for name in GOOD], [], "data=x")
-    assert (layout.top, layout.classes) == ("imagenette2/", ("a", "b"))
+    assert (layout.inside, layout.classes) == (("imagenette2/train/", "imagenette2/val/"), ("a", "b"))
     assert layout.train | layout.test == {name: f"imagenette2/{name}" for name in GOOD}
 
 
@@ -69,13 +69,50 @@ def test_images_outside_class_folders_are_left_out() -> None:
     assert find_layout([*GOOD, *extra], ["docs"], "x") == find_layout(GOOD, [], "x")
 
 
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "b c", "d"]), st.sets(st.integers(0, 99), min_size=2, max_size=40), min_size=2
+    ),
+    st.sampled_from(["", "flowers/", "train/", "flowers/train/"]),
+    st.integers(100, 120),
+)
+def test_without_a_test_set_a_fifth_of_each_class_is_it_and_stays_it(
+    files: dict[str, set[int]], prefix: str, more: int
+) -> None:
+    names = [f"{prefix}{label}/{number}.jpg" for label, numbers in files.items() for number in numbers]
+    layout = find_layout(names, [], "data=x")
+    assert sorted([*layout.train.values(), *layout.test.values()]) == sorted(names)
+    assert all(
+        own == f"{half}/{name.removeprefix(prefix)}"
+        for half, split in (("train", layout.train), ("val", layout.test))
+        for own, name in split.items()
+    )
+    assert (
+        {name.split("/")[1] for name in layout.train} == set(files) == {n.split("/")[1] for n in layout.test}
+    )
+    assert f"{len(layout.test)} of {len(names)} pictures" in layout.split
+    assert passed_over(layout, [*names, "logo.png"], [], []).startswith("pictures outside the class folders")
+    grown = find_layout([*names, f"{prefix}{min(files)}/{more}.jpg"], [], "data=x")
+    moved = [name for name in layout.test if name not in grown.test]
+    assert len(moved) <= 1, "only one that was there for want of another"
+
+
+def test_a_fifth_is_a_fifth() -> None:
+    names = [f"{label}/{number}.jpg" for label in "ab" for number in range(3000)]
+    assert 0.18 < len(find_layout(names, [], "x").test) / len(names) < 0.22
+
+
 @pytest.mark.parametrize(
     ("names", "folders", "message"),
     [
         ([], [], "no train/"),
-        (["a/1.jpg", "b/1.jpg"], [], "no train/"),
+        (["a/1.jpg", "a/2.jpg", "b/1.jpg"], [], "b holds one picture; without val/ each class needs two"),
+        (["a/1.jpg", "a/2.jpg"], [], "no train/"),
+        (["val/a/1.jpg", "val/b/1.jpg"], [], "no train/"),
+        (["a/1.jpg", "Test/1.jpg"], [], "no train/"),
         (["x/y/train/a/1.jpg", "x/y/val/a/1.jpg"], [], "no train/"),
-        (GOOD[:2], [], "neither val/ nor test/"),
+        (GOOD[:2], [], "train/a holds one picture"),
+        (["train/a/1.jpg", "train/a/2.jpg"], [], "a is the only class"),
         ([f"{top}/{name}" for top in "pq" for name in GOOD], [], r"train/ is in 2 folders \(p/ q/\)"),
         ([], ["train", "val"], "train/ holds no class folder"),
         (GOOD[:2], ["val"], "val/ holds no class folder"),
