@@ -20,6 +20,7 @@ from imagenette.config import (
     from_params,
     resolve,
 )
+from imagenette.config.file import read_knobs
 from imagenette.errors import InputError
 
 
@@ -244,3 +245,30 @@ def test_knobs_that_do_not_go_together_are_one_line(given, message):
 )
 def test_a_network_has_one_name(given, name):
     assert resolve(given).network == name
+
+
+def test_a_file_gives_knobs_and_an_earlier_run_s_gives_all_of_them(tmp_path):
+    config = resolve({"recipe": "paper", "data": "digits", "weight_decay": 0})
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    assert resolve(read_knobs(tmp_path / "config.json")) == config
+    (tmp_path / "run.toml").write_text('recipe = "paper"\ndata = "digits"\nweight-decay = 0\n')
+    assert resolve(read_knobs(tmp_path / "run.toml")) == config
+    assert resolve(read_knobs(tmp_path / "run.toml") | {"weight_decay": "0.1"}).weight_decay == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("gone.toml", None, "cannot be read: No such file or directory"),
+        ("run.toml", "depth 50", "cannot be read: .+"),
+        ("run.json", "{", "cannot be read: .+"),
+        ("run.json", "[50]", "must be a table of knobs, as `depth = 50`"),
+        ("run.toml", "[base]\ndepth = 50", r"base=\{'depth': 50\}: must be one value"),
+        ("run.toml", "depth = [18, 50]", r"depth=\[18, 50\]: must be one value"),
+    ],
+)
+def test_a_file_that_gives_no_knobs_is_one_line(tmp_path, name, text, line):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=f"^config=.*{name}: {line}$"):
+        read_knobs(tmp_path / name)

@@ -102,9 +102,12 @@ def spell_out(args: Sequence[str], flags: Sequence[str]) -> list[str]:
     return spelt
 
 
-def given(knobs: dict[str, str | None]) -> dict[str, str]:
-    """The knobs that stand on the command line."""
-    return {name: value for name, value in knobs.items() if value is not None}
+def given(knobs: dict[str, str | None], file: Path | None = None) -> dict[str, Any]:
+    """The knobs that stand on the command line, over those of a file."""
+    from imagenette.config.file import read_knobs
+
+    kept = read_knobs(file) if file else {}
+    return kept | {name: value for name, value in knobs.items() if value is not None}
 
 
 def _knob_option(name: str) -> click.Option:

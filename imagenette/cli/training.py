@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from imagenette.training.job import Job, Result
 
 
+_CONFIG = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Knobs from a file, TOML or a run's config.json; those named here win over it.",
+)
+
+
 @click.command(cls=Verb, knobs=True, short_help="Train one network, tracked.")
 @click.option(
     "--output",
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
     help="Folder of checkpoints, outbox and figures; the same folder goes on where it stopped. "
     "[default: a new one under runs/]",
 )
+@_CONFIG
 @click.option(
     "--resume", metavar="RUN_ID", help="Go on with this MLflow run, from its folder and with its config."
 )
@@ -33,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--trial", type=int, metavar="NUMBER", help="Tag `trial`: its number in the Optuna study.")
 def train(
     output: Path | None,
+    config_file: Path | None,
     resume: str | None,
     offline: bool,
     run_name: str | None,
@@ -66,7 +76,7 @@ def train(
         output = output_of(resume, tracking_uri)
         config = read_config(output)
     else:
-        config = resolve(given(knobs))
+        config = resolve(given(knobs, config_file))
     job = Job(
         config=config,
         output=environment.lasting(output or new_output()),
@@ -115,12 +125,15 @@ def _print_end(job: Job, result: Result) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write the figures here.",
 )
-def bench(rounds: int, steps: int, json_file: Path | None, **knobs: str | None) -> None:
+@_CONFIG
+def bench(
+    rounds: int, steps: int, json_file: Path | None, config_file: Path | None, **knobs: str | None
+) -> None:
     """Training images/s with the real data path and with one resident batch, in turns, and their ratio."""
     from imagenette.config import resolve
     from imagenette.training.readiness import check_device, prepare
 
-    config = resolve(given(knobs))
+    config = resolve(given(knobs, config_file))
     check_device(config, processes=1)
     dataset = prepare(config, processes=1)
     from imagenette.training.bench import measure
