@@ -34,6 +34,11 @@ _CONFIG = click.option(
 @click.option(
     "--resume", metavar="RUN_ID", help="Go on with this MLflow run, from its folder and with its config."
 )
+@click.option(
+    "--extend",
+    metavar="RUN_ID|FOLDER",
+    help="More epochs than this finished run had, in a run of their own (schedule constant).",
+)
 @flag("--offline", help="Use no tracking server; `imagenette sync` sends everything later.")
 @click.option("--run-name", help="Name shown in MLflow.")
 @click.option("--study", default="none", help="Tag `study`. [default: none]")
@@ -44,6 +49,7 @@ def train(
     output: Path | None,
     config_file: Path | None,
     resume: str | None,
+    extend: str | None,
     offline: bool,
     run_name: str | None,
     study: str,
@@ -65,16 +71,21 @@ def train(
     from imagenette.api import new_output
     from imagenette.config import resolve
     from imagenette.tracking import environment
+    from imagenette.tracking.runs import output_of
     from imagenette.training.job import Job, read_config
     from imagenette.training.launch import train as launch
     from imagenette.training.ranks import speaks
 
     tracking_uri = environment.tracking_uri()
     if resume:
-        from imagenette.tracking.runs import output_of
-
         output = output_of(resume, tracking_uri)
         config = read_config(output)
+    elif extend:
+        from imagenette.training.extend import extend as begin
+
+        output = environment.lasting(output or new_output())
+        finished = Path(extend) if Path(extend).is_dir() else output_of(extend, tracking_uri)
+        config = begin(finished, given(knobs, config_file), output, first=speaks())
     else:
         config = resolve(given(knobs, config_file))
     job = Job(

@@ -92,10 +92,13 @@ class Checkpoints:
         columns = {name: tensor.numpy() for name, tensor in saved["predictions"].items()}
         return Selected(saved["epoch"], saved["net"], Predictions(**columns))
 
-    def discard(self) -> None:
-        """The run came to its end: nothing goes on from here, and its models have the weights."""
+    def discard(self, *, keep_last: bool = False) -> None:
+        """The run came to its end, and its models have the weights. keep_last: a longer run may go on from
+        here."""
+        kept = {self._last, self._selected} if keep_last else set()
         for path in self._folder.glob("*.pt*"):
-            path.unlink(missing_ok=True)
+            if path not in kept:
+                path.unlink(missing_ok=True)
 
     def _replace(self, packed: dict[str, Any]) -> None:
         fresh = self._folder / "fresh.pt"

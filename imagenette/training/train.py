@@ -19,10 +19,12 @@ from imagenette.data.plan import epoch_sizes, split_positions
 from imagenette.data.resident import pictures
 from imagenette.network import models
 from imagenette.records import Epoch
+from imagenette.results import Status
 from imagenette.tracking import Tracker, null_tracker
 from imagenette.training import lifecycle, optim
 from imagenette.training.checkpoint import Checkpoints
 from imagenette.training.distributed import World, join, loader_threads
+from imagenette.training.extend import CHECKPOINTS, why_not
 from imagenette.training.job import Job, Result
 from imagenette.training.loop import Stopped, evaluate, fit
 from imagenette.training.progress import Progress
@@ -45,7 +47,7 @@ def run(
     with join(job.config.device, stop=stop) as world:
         task = make_task(job.config, dataset, world)
         state = make_state(job.config, len(dataset.classes), world)
-        store = Checkpoints(job.output / "checkpoints", world)
+        store = Checkpoints(job.output / CHECKPOINTS, world)
         store.restore(state)
 
         facts = {"parameters": str(models.parameter_count(state.net)), **machine(world.device, world.size)}
@@ -64,7 +66,7 @@ def run(
         result = world.from_first(ended)
         assert result is not None
         if world.first and result.status.complete:  # only now that its result is on the disk
-            store.discard()
+            store.discard(keep_last=result.status is Status.FINISHED and not why_not(job.config))
         return result
 
 

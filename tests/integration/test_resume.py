@@ -66,3 +66,18 @@ def test_a_finished_run_is_not_trained_again(start, uninterrupted):
     other = start(output, nproc="1", depth="34")
     assert other.wait(60) == 2
     assert "holds a run with depth=18 (not 34): choose another folder" in other.said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nproc", ["1", "2"])
+def test_a_finished_run_with_more_epochs_equals_one_that_had_them_from_the_start(start, tmp_path, nproc):
+    knobs = {"nproc": nproc, "schedule": "constant"}
+    short = start(tmp_path / "short", **knobs, epochs="2")
+    assert short.wait() == 0, short.said
+    start(tmp_path / "whole", **knobs).trains_to_the_end()
+    same = dict.fromkeys(("data", "size", "limit", "batch_size", "precision"), "")  # those of the short one
+    start(tmp_path / "longer", **same, extend=str(tmp_path / "short")).trains_to_the_end()
+    assert [step for step, _ in metric_history(tmp_path / "longer")] == [1, 2, 3, 4]
+    assert metric_history(tmp_path / "longer") == metric_history(tmp_path / "whole")
+    ours, theirs = weights(tmp_path / "longer"), weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
