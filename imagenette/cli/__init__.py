@@ -22,7 +22,7 @@ from imagenette.cli.models import lineage, models, promote, rollback
 from imagenette.cli.server import server, ui
 from imagenette.cli.serving import evaluate, export, predict, serve
 from imagenette.cli.studies import report, status, study
-from imagenette.cli.training import bench, data, train
+from imagenette.cli.training import bench, data, lr_range, train
 from imagenette.cli.upkeep import clean, doctor, sync
 from imagenette.errors import EXIT_FAILED, EXIT_PREEMPTED, EXIT_USAGE, InputError, RunError, shown, to_install
 from imagenette.files import expanded
@@ -126,6 +126,7 @@ for verb in (
     server,
     ui,
     bench,
+    lr_range,
     data,
     sync,
     doctor,

@@ -155,6 +155,55 @@ def bench(
         json_file.write_text(json.dumps(speed.summary(), indent=2) + "\n", encoding="utf-8")
 
 
+@click.command(
+    cls=Verb, knobs=True, without=["lr", "nproc"], short_help="Which learning rate a config bears."
+)
+@click.option("--low", type=float, help="First rate. [default: the optimizer's own / 1000]")
+@click.option("--high", type=float, help="Last rate. [default: the optimizer's own x 100]")
+@click.option("--steps", type=click.IntRange(min=10), default=200, help="At most so many. [default: 200]")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("lr-range"),
+    help="Folder for the plot and the figures. [default: lr-range]",
+)
+@flag("--offline", help="Use no tracking server.")
+@_CONFIG
+def lr_range(
+    low: float | None,
+    high: float | None,
+    steps: int,
+    output: Path,
+    offline: bool,
+    config_file: Path | None,
+    **knobs: str | None,
+) -> None:
+    """Train while the rate rises from step to step (Smith 2017): the loss falls, is lowest, gets out of hand.
+
+    Prints where it falls fastest and where it is lowest, writes lr-range.png and lr-range.json, and logs them
+    as a run of MLflow. What a schedule peaks at lies between the two."""
+    from imagenette.config import OPTIMIZERS, resolve
+    from imagenette.training.readiness import check_device, prepare
+
+    config = resolve(given(knobs, config_file))
+    check_device(config, processes=1)
+    dataset = prepare(config, processes=1)
+    from imagenette.training.lr_range import report
+
+    usual = OPTIMIZERS[config.optimizer].lr
+    found, run_id = report(
+        config,
+        dataset,
+        output,
+        low=low or usual / 1000,
+        high=high or usual * 100,
+        steps=steps,
+        offline=offline,
+    )
+    click.echo("\n".join(found.lines()))
+    click.echo(f"plot: {shown(output / 'lr-range.png')}" + (f", run {run_id}" if run_id else ""))
+
+
 @click.command(cls=Verb, short_help="Fetch, verify and prepare a data set.")
 @click.argument("source", default="imagenette")
 @click.option(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FINISHED_RUNS = f"attributes.status = '{Status.FINISHED.mlflow}' AND tags.status = '{Status.FINISHED}'"
 """MLflow's filter for runs that say of themselves that they came to their end."""
-_NOT_TRAINED = ("reused", "study", "launcher", "promotion", "report")
+_NOT_TRAINED = ("reused", "study", "launcher", "promotion", "report", "lr-range")
 
 
 def unfit(run: Run, *metrics: str) -> str | None:
