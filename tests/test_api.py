@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
 MORE = """
@@ -64,7 +66,6 @@ def said(place: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.slow  # a training and a study: a minute
 def test_the_page_s_examples_run_as_they_stand(said: str):
     lines = said.splitlines()
     assert re.fullmatch(r"finished [0-9a-f]{32} 0\.\d+", lines[0])
@@ -74,6 +75,20 @@ def test_the_page_s_examples_run_as_they_stand(said: str):
         "refused: epochs=0: epochs must be an integer >= 1",
         "refused: unknown knob epoch=3: did you mean epochs?",
     ]
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_last(
+    said: str, place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In the page's folder, where its study's runs are: nothing is trained again."""
+    for name, value in environment(place).items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(ROOT / "docs/notebook.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(place)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("decays: 2 of 2 cells done" in output.get("text", "") for output in outputs)
+    assert any("weight_decay=0.0005 is " in output.get("text", "") for output in outputs), "a verdict"
+    assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
 @pytest.mark.slow
