@@ -124,10 +124,10 @@ class Config(BaseModel):
     zero_init: bool = True
     """Start each residual block as the identity: its last norm's weight is 0."""
     bn_group: Count = 0
-    """Images per batch-norm group; 0 = the whole per-process batch. 8 at batch 32 repeats what
-    nn.DataParallel on 4 GPUs did."""
+    """Images per batch-norm group; 0 = the whole batch, over all processes (timm's networks: each process its
+    own). 8 at batch 32 repeats what nn.DataParallel on 4 GPUs did."""
     sync_bn: bool = False
-    """Batch-norm statistics over all processes instead of each its own."""
+    """No longer needed: batch norm is over all processes unless `bn_group` says otherwise."""
 
     # -- augmentation ------------------------------------------------------------------------------
     crop_scale: Annotated[float, Field(gt=0, le=1)] = 0.35
@@ -152,6 +152,9 @@ class Config(BaseModel):
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """Arithmetic of convolutions, and of Muon's large products, in training; weights, losses and statistics
     are float32 in both, and so is evaluation. timm's networks always train in float32 on a CPU."""
+    deterministic: bool = False
+    """On a GPU, only kernels that give the same sums each time, where torch has them (it warns of others):
+    slower, and a run repeats itself bit for bit as it does on a CPU."""
     workers: Count = 0
     """Threads that crop and resize on the CPU, per process; 0 = the cores there are."""
     bad_pictures: Literal["refuse", "skip"] = "refuse"
@@ -204,7 +207,7 @@ class Config(BaseModel):
 
 
 KNOBS: tuple[str, ...] = tuple(Config.model_fields)
-OPERATIONAL = frozenset({"device", "nproc", "workers", "bad_pictures"})
+OPERATIONAL = frozenset({"device", "nproc", "deterministic", "workers", "bad_pictures"})
 """Knobs that leave the result as it is: two configs that differ only here are the same experiment on data of
 one digest."""
 

@@ -79,7 +79,10 @@ def pictures(split: Split, device: torch.device, *, threads: int) -> Pictures:
         return ThreadedPictures(split, threads=threads)
     free, _ = torch.cuda.mem_get_info(device)
     if split.images.nbytes <= SHARE * free:
-        return ResidentPictures(split, device)
+        try:
+            return ResidentPictures(split, device)
+        except torch.OutOfMemoryError:  # another training saw the same memory free
+            torch.cuda.empty_cache()
     print(
         f"imagenette: {split.images.nbytes / 1e9:.1f} GB of pictures do not fit beside a training in the "
         f"{free / 1e9:.1f} GB that the GPU has free: they are prepared on the CPU",

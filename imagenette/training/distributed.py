@@ -94,6 +94,14 @@ class World:
                 dist.broadcast(buffer, src=0)
 
 
+def repeat_exactly() -> None:
+    """From here on this process's GPU work gives the same bits each time, as far as torch has such kernels.
+    Before anything is done there: cuBLAS reads its variable once."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 @contextmanager
 def join(device: str, *, stop: Callable[[], bool] = lambda: False) -> Iterator[World]:
     """The world that torchrun's variables describe; without them, this process alone.
@@ -131,8 +139,11 @@ def join(device: str, *, stop: Callable[[], bool] = lambda: False) -> Iterator[W
     try:
         with watch.watching() if watch else nullcontext():
             yield World(place.rank, place.size, here, watch)
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        if not cuda:  # NCCL would wait for what the other ranks will never send
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def _patiently(meet: Callable[[], T], place: ranks.Place, stop: Callable[[], bool]) -> T:

@@ -2,44 +2,86 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from imagenette.errors import as_line
+
 EAGER = 3  # steps of one shape before it is recorded: the first ones allocate, choose kernels, fill momentum
+
+
+class Turns:
+    """What to do with the next batch, by the shapes of those before: nothing that needs a GPU.
+
+    A batch of another shape (an epoch's last one) is learned plainly; once EAGER of them came in a row (a new
+    resolution), the step is recorded anew. From the second on, the recording is of no more use: its memory is
+    given back while the new shape warms up.
+    """
+
+    def __init__(self) -> None:
+        self.recorded: torch.Size | None = None
+        """The shape that can be replayed."""
+        self.possible = True
+        """Whether recording has not failed."""
+        self._shape: torch.Size | None = None
+        self._in_a_row = 0
+
+    def next(self, shape: torch.Size) -> Literal["plain", "drop", "record", "replay"]:
+        """drop: give up the recording, then learn plainly."""
+        if shape == self.recorded:
+            self._in_a_row = 0
+            return "replay"
+        self._in_a_row = self._in_a_row + 1 if shape == self._shape else 1
+        self._shape = shape
+        if self._in_a_row > EAGER and self.possible:
+            self._in_a_row = 0
+            self.recorded = shape
+            return "record"
+        if self._in_a_row > 1 and self.recorded is not None:
+            self.recorded = None
+            return "drop"
+        return "plain"
+
+    def failed(self) -> None:
+        """The step cannot be recorded: from here on every batch is learned plainly."""
+        self.recorded, self.possible = None, False
 
 
 class Recorded:
     """learn(images, labels) as a CUDA graph: one launch a step instead of some hundreds, for which small
     networks at small batches would otherwise wait. learn must be device work alone.
 
-    Steps before the recording are steps like any other. A batch of another shape (an epoch's last one) is
-    learned without the graph; once EAGER of them come in a row (a new resolution), the graph is recorded
-    anew.
+    Steps before the recording are steps like any other. A network whose step cannot be recorded (one that
+    reads a number from the device) is trained by plain steps, which is said once. forget: what undoes a
+    recording that broke off in the middle of a step.
     """
 
-    def __init__(self, learn: Callable[[Tensor, Tensor], None]) -> None:
-        self._learn = learn
+    def __init__(self, learn: Callable[[Tensor, Tensor], None], *, forget: Callable[[], None]) -> None:
+        self._learn, self._forget = learn, forget
         self._graph: torch.cuda.CUDAGraph | None = None
         self._images = self._labels = torch.empty(0)
         self._stream = torch.cuda.Stream()
-        self._shape: torch.Size | None = None
-        self._in_a_row = 0
+        self._turns = Turns()
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
-        if self._graph is None or images.shape != self._images.shape:
-            self._in_a_row = self._in_a_row + 1 if images.shape == self._shape else 1
-            self._shape = images.shape
-            if self._in_a_row <= EAGER:
-                self._run(images, labels)
-                return
-            self._record(images, labels)
+        turn = self._turns.next(images.shape)
+        if turn == "drop":
+            self._graph = None
+            self._images = self._labels = torch.empty(0)
+        if turn == "record" and not self._record(images, labels):
+            self._turns.failed()
+            turn = "plain"
+        if turn in ("plain", "drop"):
+            self._run(images, labels)
+            return
         self._images.copy_(images)
         self._labels.copy_(labels)
         assert self._graph is not None
         self._graph.replay()
-        self._in_a_row = 0
 
     def _run(self, images: Tensor, labels: Tensor) -> None:
         """A step on the stream that recording uses: what is allocated there can be recorded."""
@@ -48,14 +90,26 @@ class Recorded:
             self._learn(images, labels)
         torch.cuda.current_stream().wait_stream(self._stream)
 
-    def _record(self, images: Tensor, labels: Tensor) -> None:
-        """Note what learn() launches; nothing is computed."""
+    def _record(self, images: Tensor, labels: Tensor) -> bool:
+        """Note what learn() launches; nothing is computed. False where that cannot be."""
         self._graph = None  # frees the last one's memory before the next is made
         self._images, self._labels = images.clone(), labels.clone()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._learn(self._images, self._labels)
+        try:
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                self._learn(self._images, self._labels)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._forget()
+            why = as_line(str(error).partition("\n")[0], limit=120)
+            print(
+                f"imagenette: the step cannot be recorded ({why}): plain steps, which are slower",
+                file=sys.stderr,
+            )
+            return False
         self._graph = graph
+        return True
 
 
 class Reading:

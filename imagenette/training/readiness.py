@@ -56,11 +56,17 @@ def check_fit(config: Config, dataset: Dataset, processes: int) -> None:
 
 
 def check_processes(config: Config, world_size: int) -> None:
-    """InputError where the global batch does not divide over the processes."""
+    """InputError where the global batch, or its batch-norm groups, do not divide over the processes."""
     if config.batch_size % world_size:
         raise InputError(
             f"batch_size={config.batch_size} does not divide over {world_size} processes: "
             f"batch_size must be a multiple of {world_size}"
+        )
+    own = config.batch_size // world_size
+    if world_size > 1 and config.bn_group and own % config.bn_group:
+        raise InputError(
+            f"bn_group={config.bn_group} does not divide the {own} images that each of {world_size} "
+            f"processes has of batch_size={config.batch_size}: they would normalize otherwise than one does"
         )
 
 

@@ -115,8 +115,10 @@ def stepper(state: TrainState, task: Task, world: World) -> Callable[[Batch], No
     model, recorded = wrap(state.net, world), None
     if world.device.type == "cuda" and world.size == 1:
         recorded = Recorded(
-            lambda images, labels: learn(model, state, images, labels, len(labels), task, world)
+            lambda images, labels: learn(model, state, images, labels, len(labels), task, world),
+            forget=state.optimizer.zero_grad,
         )
+    follow = Follower(state.average, state.net) if state.average is not None else None
 
     def step(batch: Batch) -> None:
         images = batch.images.to(world.device, non_blocking=True)
@@ -125,9 +127,9 @@ def stepper(state: TrainState, task: Task, world: World) -> Callable[[Batch], No
             recorded(images, labels)
         else:
             learn(model, state, images, labels, batch.global_size, task, world)
-        if state.average is not None:
+        if follow:
             done = (state.epoch - 1) * task.train.steps + state.step
-            follow(state.average, state.net, decay=min(task.config.ema, (1 + done) / (10 + done)))
+            follow(decay=min(task.config.ema, (1 + done) / (10 + done)))
         state.meters.images += len(labels)
         state.step += 1
 
@@ -158,13 +160,22 @@ def learn(
     state.meters.add(losses, logits, labels)
 
 
-@torch.no_grad()
-def follow(average: nn.Module, net: nn.Module, *, decay: float) -> None:
-    """Move the average (1 - decay) of the way to the network's weights and running statistics. torch's
-    AveragedModel reads its count from the device at each step, and so waits for it."""
-    averaged, current = [list(each.state_dict().values()) for each in (average, net)]
-    counts = [not tensor.is_floating_point() for tensor in averaged]
-    for mine, its in zip(compress(averaged, counts), compress(current, counts), strict=True):
-        mine.copy_(its)
-    moving = [not count for count in counts]
-    torch._foreach_lerp_(list(compress(averaged, moving)), list(compress(current, moving)), 1 - decay)
+class Follower:
+    """Moves an average towards a network's weights and running statistics. The tensors are listed once: they
+    stay the same, whatever is loaded into them. torch's AveragedModel reads its count from the device at each
+    step, and so waits for it."""
+
+    def __init__(self, average: nn.Module, net: nn.Module) -> None:
+        averaged, current = [list(each.state_dict().values()) for each in (average, net)]
+        moving = [tensor.is_floating_point() for tensor in averaged]
+        self._moving = [list(compress(tensors, moving)) for tensors in (averaged, current)]
+        counts = [not moves for moves in moving]
+        self._counts = [list(compress(tensors, counts)) for tensors in (averaged, current)]
+
+    @torch.no_grad()
+    def __call__(self, *, decay: float) -> None:
+        """(1 - decay) of the way."""
+        for mine, its in zip(*self._counts, strict=True):
+            mine.copy_(its)
+        averaged, current = self._moving
+        torch._foreach_lerp_(averaged, current, 1 - decay)

@@ -11,19 +11,22 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
+
 from imagenette.config import Config
 from imagenette.data import Dataset
 from imagenette.data.augment import amounts
 from imagenette.data.batches import EvalBatches, Normalizer, TrainBatches
 from imagenette.data.plan import epoch_sizes, split_positions
 from imagenette.data.resident import pictures
+from imagenette.errors import RunError
 from imagenette.network import models
 from imagenette.records import Epoch
 from imagenette.results import Status
 from imagenette.tracking import Tracker, null_tracker
 from imagenette.training import lifecycle, optim
 from imagenette.training.checkpoint import Checkpoints
-from imagenette.training.distributed import World, join, loader_threads
+from imagenette.training.distributed import World, join, loader_threads, repeat_exactly
 from imagenette.training.extend import CHECKPOINTS, why_not
 from imagenette.training.job import Job, Result
 from imagenette.training.loop import Stopped, evaluate, fit
@@ -44,6 +47,8 @@ def run(
     prune: called on rank 0 after every epoch but the last; once it is true, all end as `pruned`.
     Raises RunError where the run cannot go on; the run is then marked with the reason.
     """
+    if job.config.deterministic and job.config.device != "cpu":
+        repeat_exactly()
     with join(job.config.device, stop=stop) as world:
         task = make_task(job.config, dataset, world)
         state = make_state(job.config, len(dataset.classes), world)
@@ -124,6 +129,12 @@ def train(
     except Stopped:
         store.save(state)
         return world.first_does(lambda: lifecycle.preempt(job, state, tracker))
+    except torch.OutOfMemoryError as error:
+        config = job.config
+        raise RunError(
+            f"out of GPU memory at batch_size={config.batch_size}, size={config.size}: choose a smaller one, "
+            f"or more processes; the state after epoch {len(state.history)} is saved"
+        ) from error
 
 
 def make_task(config: Config, dataset: Dataset, world: World) -> Task:
@@ -182,7 +193,8 @@ def make_state(config: Config, classes: int, world: World) -> TrainState:
         seed=config.seed,
         zero_init=config.zero_init,
         bn_group=config.bn_group,
-        sync_bn=config.sync_bn,
+        # So that what is computed does not depend on how many processes there are.
+        sync_bn=config.sync_bn or (world.size > 1 and config.has_depth and not config.bn_group),
     ).to(world.device)
     optimizer = optim.build(
         net,

@@ -8,26 +8,10 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch._subclasses import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from imagenette.network.models import Blur, build, reflected
 from imagenette.network.norm import SyncBatchNorm
-
-
-class Hosts(TorchDispatchMode):
-    """Notes the operations that take or give tensors of the CPU: on a GPU the step waits for such a copy."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **kwargs or {})
-        for tensor in tree_leaves((args, kwargs, result)):
-            if isinstance(tensor, torch.Tensor) and tensor.device.type == "cpu":
-                self.found.append(str(func))
-        return result
+from tests.fake_gpu import Hosts, fake
 
 
 @pytest.fixture
@@ -62,10 +46,6 @@ def test_padding_by_slices_is_padding_by_reflection():
     (F.pad(theirs, (1, 1, 1, 1), mode="reflect") * weights).sum().backward()
     assert torch.equal(reflected(images), F.pad(images, (1, 1, 1, 1), mode="reflect"))
     assert torch.allclose(ours.grad, theirs.grad, rtol=1e-12)
-
-
-def fake(like: torch.Tensor) -> torch.Tensor:
-    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="cuda")
 
 
 @pytest.mark.parametrize("architecture", ["resnet", "xresnet"])

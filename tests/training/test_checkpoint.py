@@ -17,7 +17,7 @@ from imagenette.records import Epoch, Predictions
 from imagenette.training import checkpoint, optim
 from imagenette.training.checkpoint import Checkpoints, Damaged
 from imagenette.training.distributed import World
-from imagenette.training.step import TrainState, follow, new_state
+from imagenette.training.step import Follower, TrainState, new_state
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -53,7 +53,7 @@ def trained_state(steps: int, kind: str = "sgd") -> TrainState:
         state.net(torch.randn(8, 3, 2, 2)).square().sum().backward()
         state.optimizer.step()
         state.optimizer.zero_grad()
-        follow(state.average, state.net, decay=0.9)
+        Follower(state.average, state.net)(decay=0.9)
         state.meters.loss += 1.5
         state.meters.images += 8
         state.meters.step += 1
@@ -100,7 +100,7 @@ def test_a_restored_state_goes_on_as_the_saved_one_would(tmp_path, kind):
     for one in (state, restored):
         one.net(x).square().sum().backward()
         one.optimizer.step()
-        follow(one.average, one.net, decay=0.9)
+        Follower(one.average, one.net)(decay=0.9)
     for name, module in (("net", state.net), ("average", state.average)):
         twin = getattr(restored, name).state_dict()
         assert all(torch.equal(tensor, twin[key]) for key, tensor in module.state_dict().items()), name

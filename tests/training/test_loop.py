@@ -25,7 +25,7 @@ from imagenette.training.job import Job
 from imagenette.training.lifecycle import open_tracker
 from imagenette.training.loop import Diverged, Stopped, evaluate, fit
 from imagenette.training.progress import Progress
-from imagenette.training.step import follow, stepper
+from imagenette.training.step import Follower, stepper
 
 CPU = World(0, 1, torch.device("cpu"))
 TINY = {"data": "digits", "limit": 96, "batch_size": 32, "epochs": 2, "precision": "float32", "lr": 0.01}
@@ -223,7 +223,7 @@ def test_the_average_moves_its_share_of_the_way_and_counts_are_copied(digits):
     with torch.no_grad():
         for tensor in state.net.state_dict().values():
             tensor += 1
-    follow(state.average, state.net, decay=0.75)
+    Follower(state.average, state.net)(decay=0.75)
     for name, tensor in state.average.state_dict().items():
         moved = 0.25 if tensor.is_floating_point() else 1
         torch.testing.assert_close(tensor, before[name] + moved)

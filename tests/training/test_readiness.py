@@ -18,6 +18,15 @@ def test_a_batch_that_does_not_divide_is_refused_in_words():
         check_processes(resolve({"batch_size": 7}), 2)
 
 
+def test_batch_norm_groups_that_processes_would_cut_are_refused_in_words():
+    with pytest.raises(
+        InputError, match=r"^bn_group=8 does not divide the 12 images that each of 2 processes"
+    ):
+        check_processes(resolve({"batch_size": 24, "bn_group": 8}), 2)
+    check_processes(resolve({"batch_size": 24, "bn_group": 8}), 1)
+    check_processes(resolve({"batch_size": 32, "bn_group": 8}), 2)
+
+
 @pytest.mark.parametrize(
     ("device", "processes", "gpus", "complaint"),
     [
