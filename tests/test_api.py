@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -12,6 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+from imagenette.training.job import read_config
 
 ROOT = Path(__file__).resolve().parents[1]
 MORE = """
@@ -92,15 +93,31 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(
 
 
 @pytest.mark.slow
-def test_python_the_command_line_and_a_study_s_cell_train_the_same_weights(said: str, place: Path):
-    config = json.loads((place / "runs/first/config.json").read_text())
-    knobs = ["--data", "digits", "--epochs", "2", "--limit", "256", "--seed", "3", "--weight-decay", "0"]
-    command = [sys.executable, "-m", "imagenette", "train", *knobs, "--offline", "--output", "runs/third"]
-    subprocess.run(command, cwd=place, env=environment(place), capture_output=True, check=True, timeout=280)
-    assert json.loads((place / "runs/third/config.json").read_text()) == config | {"weight_decay": 0.0}
-    [cell] = place.glob("runs/decays-*/weight_decay=0.0*")
-    weights = "models/selected/weights.safetensors"
-    assert (cell / weights).read_bytes() == (place / "runs/third" / weights).read_bytes()
+def test_python_both_command_lines_and_a_study_s_cell_train_the_same_weights(said: str, place: Path):
+    knobs = {"data": "digits", "epochs": "2", "limit": "256", "seed": "3"}
+    options = [part for name, text in knobs.items() for part in (f"--{name}", text)]
+    ours = [sys.executable, "-m", "imagenette", "train", *options, "--offline", "--output", "runs/third"]
+    params = [part for name, text in knobs.items() for part in ("-P", f"{name}={text}")]
+    mlflow = [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", *params]
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for command in (ours, [*mlflow, "-P", f"output={place}/runs/fourth"]):
+        done = subprocess.run(
+            command, cwd=place, env=environment(place) | path, capture_output=True, text=True, timeout=280
+        )
+        assert done.returncode == 0, done.stderr
+    places = [place / "runs" / name for name in ("first", "third", "fourth")]
+    configs = [read_config(run) for run in places]
+    assert len({config.digest() for config in configs}) == 1
+    assert same_weights(*places)
+    [trained] = place.glob("runs/decays-*/weight_decay=0.0_*")
+    again = [*ours[:-1], "runs/fifth", "--weight-decay", "0"]
+    subprocess.run(again, cwd=place, env=environment(place), capture_output=True, check=True, timeout=280)
+    assert read_config(trained).digest() == read_config(place / "runs/fifth").digest()
+    assert same_weights(trained, place / "runs/fifth")
+
+
+def same_weights(*runs: Path) -> bool:
+    return len({(run / "models/selected/weights.safetensors").read_bytes() for run in runs}) == 1
 
 
 def test_the_package_costs_nothing_and_names_what_it_has():
