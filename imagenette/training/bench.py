@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from imagenette.config import Config
@@ -28,6 +28,8 @@ class Speed:
     """Epochs as training runs them: decoded images are cropped, mirrored and resized on the way."""
     resident: list[float]
     """One batch that is already in memory, again and again: the limit."""
+    plain: list[float]
+    """The same by steps that are not recorded; empty but on a GPU."""
     steps: int
     """Optimizer steps per round and kind."""
     config: dict[str, str]
@@ -43,7 +45,8 @@ class Speed:
             "images_per_second": statistics.median(self.real),
             "limit_images_per_second": statistics.median(self.resident),
             "ratio": self.ratio,
-            "rounds": {"real": self.real, "resident": self.resident},
+            **({"plain_images_per_second": statistics.median(self.plain)} if self.plain else {}),
+            "rounds": {"real": self.real, "resident": self.resident, "plain": self.plain},
             "steps_per_round": self.steps,
             "config": self.config,
             "machine": self.machine,
@@ -56,6 +59,7 @@ class Speed:
             f"real data path   {real:8.1f} images/s  ({spread})",
             f"resident batch   {limit:8.1f} images/s  (the limit)",
             f"ratio            {self.ratio:8.3f}  (median of {len(self.real)} rounds of {self.steps} steps)",
+            *(f"plain steps      {statistics.median(self.plain):8.1f} images/s" for _ in self.plain[:1]),
         ]
 
 
@@ -65,10 +69,11 @@ def measure(config: Config, dataset: Dataset, *, rounds: int, steps: int) -> Spe
         task = make_task(config.model_copy(update={"start_size": 0}), dataset, world)
         state = make_state(config, len(dataset.classes), world)
         step = stepper(state, task, world)
+        plainly = stepper(state, task, world, record=False) if world.device.type == "cuda" else None
         state.net.train()
         one = next(iter(task.train.epoch(1)))
 
-        def speed(batches: Iterable[Batch]) -> float:
+        def speed(batches: Iterable[Batch], step: Callable[[Batch], None] = step) -> float:
             started, images = time.perf_counter(), 0
             for batch in batches:
                 step(batch)
@@ -78,13 +83,16 @@ def measure(config: Config, dataset: Dataset, *, rounds: int, steps: int) -> Spe
 
         speed(itertools.repeat(one, WARM_UP))
         speed(endless(task.train, WARM_UP, first_epoch=1))
-        real, resident = [], []
+        real, resident, plain = [], [], []
         for turn in range(rounds):
             real.append(speed(endless(task.train, steps, first_epoch=turn + 2)))
             resident.append(speed(itertools.repeat(one, steps)))
+            if plainly:
+                plain.append(speed(itertools.repeat(one, steps), plainly))
         return Speed(
             real=real,
             resident=resident,
+            plain=plain,
             steps=steps,
             config=config.params(),
             machine=machine(world.device, world.size),

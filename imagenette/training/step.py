@@ -109,11 +109,11 @@ def wrap(net: nn.Module, world: World) -> nn.Module:
     return data_parallel(net, gradient_as_bucket_view=True, **apart)
 
 
-def stepper(state: TrainState, task: Task, world: World) -> Callable[[Batch], None]:
+def stepper(state: TrainState, task: Task, world: World, *, record: bool = True) -> Callable[[Batch], None]:
     """(batch) -> one optimizer step, counted in the state. On a GPU with a single process the step is
-    recorded once and replayed."""
+    recorded once and replayed, unless `record` is false, which only a measurement of that gain wants."""
     model, recorded = wrap(state.net, world), None
-    if world.device.type == "cuda" and world.size == 1:
+    if record and world.device.type == "cuda" and world.size == 1:
         recorded = Recorded(
             lambda images, labels: learn(model, state, images, labels, len(labels), task, world),
             forget=state.optimizer.zero_grad,
