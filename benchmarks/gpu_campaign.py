@@ -32,6 +32,15 @@ from imagenette.files import write_whole
 ROOT = Path(__file__).resolve().parents[1]
 SAVING = 25.0  # seconds that stopped trainings get to save
 GPU_TESTS = ("tests/training", "tests/network", "tests/data/test_resident.py")
+TESTS = (
+    "pytest==",
+    "pytest-timeout==",
+    "pytest-xdist==",
+    "hypothesis==",
+    "iniconfig==",
+    "pluggy==",
+    "execnet==",
+)
 CARRIED = 45 * 2**20
 """Bytes of one part of the data, for transfers that are limited."""
 
@@ -215,7 +224,8 @@ def pack(given: argparse.Namespace) -> int:
     out = given.out.resolve()
     (out / "wheels").mkdir(parents=True, exist_ok=True)
     subprocess.run(["git", "archive", "-o", str(out / "project.tar"), "HEAD"], cwd=ROOT, check=True)
-    wanted = pins((ROOT / "requirements-dev.lock").read_text())
+    runs, tests = (pins((ROOT / name).read_text()) for name in ("requirements.lock", "requirements-dev.lock"))
+    wanted = [*runs, *(pin for pin in tests if pin.startswith(TESTS))]
     platforms = [f"--platform=manylinux_2_{n}_x86_64" for n in (17, 24, 27, 28, 31, 34)]
     line = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     line += [
@@ -248,22 +258,23 @@ def pack(given: argparse.Namespace) -> int:
 
 
 def pins(lock: str) -> list[str]:
-    """`NAME==VERSION` of what the project runs on and its GPU tests need, less what comes with torch."""
-    with_torch = ("torch", "nvidia-", "triton", "cuda-", "timm", "pandas", "scipy", "scikit-learn", "numpy")
-    for_others = (
-        "selenium",
-        "schemathesis",
-        "ruff",
-        "mypy",
-        "pre-commit",
-        "import-linter",
-        "onnx",
-        "ipykernel",
+    """`NAME==VERSION` of what a lock holds, less what is there where torch is."""
+    with_torch = (
+        "torch",
+        "nvidia-",
+        "triton",
+        "cuda-",
+        "timm",
+        "pandas",
+        "scipy",
+        "scikit-learn",
+        "numpy",
+        "sympy",
     )
     found = []
     for line in lock.splitlines():
         pin, _, marker = line.removesuffix("\\").partition(";")
-        wanted = "==" in pin and not line.startswith((" ", "#", *with_torch, *for_others))
+        wanted = "==" in pin and not line.startswith((" ", "#", *with_torch))
         if wanted and "< '3.12'" not in marker and "win32" not in marker:
             found.append(pin.strip())
     return found
