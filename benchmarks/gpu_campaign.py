@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import _common
+from packaging.markers import Marker
 
 from imagenette.files import write_whole
 
@@ -224,7 +225,10 @@ def pack(given: argparse.Namespace) -> int:
     out = given.out.resolve()
     (out / "wheels").mkdir(parents=True, exist_ok=True)
     subprocess.run(["git", "archive", "-o", str(out / "project.tar"), "HEAD"], cwd=ROOT, check=True)
-    runs, tests = (pins((ROOT / name).read_text()) for name in ("requirements.lock", "requirements-dev.lock"))
+    runs, tests = (
+        pins((ROOT / name).read_text(), python=given.python)
+        for name in ("requirements.lock", "requirements-dev.lock")
+    )
     wanted = [*runs, *(pin for pin in tests if pin.startswith(TESTS))]
     platforms = [f"--platform=manylinux_2_{n}_x86_64" for n in (17, 24, 27, 28, 31, 34)]
     line = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
@@ -257,8 +261,8 @@ def pack(given: argparse.Namespace) -> int:
     return 1 if missing else 0
 
 
-def pins(lock: str) -> list[str]:
-    """`NAME==VERSION` of what a lock holds, less what is there where torch is."""
+def pins(lock: str, *, python: str) -> list[str]:
+    """`NAME==VERSION` of what a lock holds for that Python on Linux, less what is there where torch is."""
     with_torch = (
         "torch",
         "nvidia-",
@@ -271,11 +275,12 @@ def pins(lock: str) -> list[str]:
         "numpy",
         "sympy",
     )
+    there = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
     found = []
     for line in lock.splitlines():
         pin, _, marker = line.removesuffix("\\").partition(";")
         wanted = "==" in pin and not line.startswith((" ", "#", *with_torch))
-        if wanted and "< '3.12'" not in marker and "win32" not in marker:
+        if wanted and (not marker.strip() or Marker(marker.strip()).evaluate(there)):
             found.append(pin.strip())
     return found
 
