@@ -32,7 +32,7 @@ from imagenette.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 SAVING = 25.0  # seconds that stopped trainings get to save
-GPU_TESTS = ("tests/training", "tests/network", "tests/data/test_resident.py")
+GPU_TESTS = ("-m", "gpu")
 TESTS = (
     "pytest==",
     "pytest-timeout==",
@@ -62,7 +62,7 @@ class Job:
 def jobs(data: str, out: Path, *, rehearse: bool) -> Iterator[Job]:
     """All of them, the most valuable first."""
     python = [sys.executable, "-m", "imagenette"]
-    tests = list(GPU_TESTS if not rehearse else GPU_TESTS[2:])
+    tests = ["tests/data/test_resident.py"] if rehearse else list(GPU_TESTS)
     yield Job(
         "tests",
         [
