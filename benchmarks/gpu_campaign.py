@@ -254,7 +254,8 @@ def pack(given: argparse.Namespace) -> int:
         'set -e; cd "$(dirname "$0")"; mkdir -p project; tar -xf project.tar -C project; '
         f"cat data.?? > {name}\n"
         "python3 -m pip install -q --no-index --no-deps --no-compile --target site wheels/*.whl\n"
-        f'echo "export PYTHONPATH=$PWD/site:$PWD/project; cd $PWD/project; DATA=$PWD/{name}" > env.sh\n'
+        f'echo "export PYTHONPATH=$PWD/site:$PWD/project; cd $PWD/project; DATA=$PWD/{name}" > env.sh\n',
+        encoding="utf-8",
     )
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 1e6
     _common.say(f"{out}: {size:.0f} MB; without a wheel: {', '.join(missing) or 'none'}")
