@@ -190,10 +190,10 @@ def result_of(job: Job, out: Path) -> object:
     """What a job found: a training's result and history, a bench's figures, the tests' counts."""
     if output := job.facts.get("output"):
         found = Path(output, "result.json")
-        return json.loads(found.read_text()) if found.exists() else None
+        return json.loads(found.read_text("utf-8")) if found.exists() else None
     if job.part == "throughput":
         measured = out / f"{job.name}.measured"
-        return json.loads(measured.read_text()) if measured.exists() else None
+        return json.loads(measured.read_text("utf-8")) if measured.exists() else None
     if job.part == "tests" and (out / "tests.xml").exists():
         cases = list(ET.parse(out / "tests.xml").getroot().iter("testcase"))
         kinds = {
@@ -209,7 +209,7 @@ def merge(given: argparse.Namespace) -> int:
     merged: dict[str, dict[str, object]] = {}
     for folder in given.folders:
         for file in sorted(folder.glob("*.json")):
-            found = json.loads(file.read_text())
+            found = json.loads(file.read_text("utf-8"))
             kept = merged.get(found["job"])
             if kept is None or (kept["exit"] != 0 and found["exit"] == 0):
                 merged[found["job"]] = found
@@ -226,7 +226,7 @@ def pack(given: argparse.Namespace) -> int:
     (out / "wheels").mkdir(parents=True, exist_ok=True)
     subprocess.run(["git", "archive", "-o", str(out / "project.tar"), "HEAD"], cwd=ROOT, check=True)
     runs, tests = (
-        pins((ROOT / name).read_text(), python=given.python)
+        pins((ROOT / name).read_text("utf-8"), python=given.python)
         for name in ("requirements.lock", "requirements-dev.lock")
     )
     wanted = [*runs, *(pin for pin in tests if pin.startswith(TESTS))]
