@@ -63,7 +63,7 @@ class Model:
 
     def shares(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Probabilities [n, classes] for preprocessed pictures uint8 [n, size, size, 3]."""
-        batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+        batch = as_input(pictures)
         with torch.inference_mode():
             shares: npt.NDArray[np.float32] = self.module(batch).numpy()
         return shares
@@ -78,6 +78,11 @@ class Model:
 
         about = {"side": self.side, "size": self.size, "labels": list(self.labels)}
         return PictureModel(self.module, about).predict(pictures)
+
+
+def as_input(pictures: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """uint8 [n, size, size, 3] as a model takes them: float32 [n, 3, size, size] in [0, 1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
 
 
 def open_folder(folder: Path) -> Model:

@@ -6,6 +6,7 @@ anyone gets it.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import shutil
@@ -27,7 +28,7 @@ from imagenette.network import models
 from imagenette.network.export import Classifier
 from imagenette.network.self_test import TOLERANCE
 from imagenette.registry import load_known
-from imagenette.registry.model import Model
+from imagenette.registry.model import Model, as_input
 from imagenette.serving.predict import name_of
 
 Pictures = npt.NDArray[np.float32]
@@ -74,9 +75,7 @@ def export(
     name = f"{known.name}-{known.version}" if known else Path(address).resolve().name
     folder = output or Path(f"{name}-{format}")
     _check_new(folder)
-    pictures = (
-        torch.from_numpy(model.self_test.pictures).permute(0, 3, 1, 2).float().div(255).contiguous().numpy()
-    )
+    pictures = as_input(model.self_test.pictures).contiguous().numpy()
     expected = model.shares(model.self_test.pictures)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".exporting-") as temp:
@@ -161,9 +160,8 @@ def _program(model: Model) -> torch.export.ExportedProgram:
 
 
 def _write_onnx(model: Model, file: Path) -> None:
-    import onnxruntime  # noqa: F401  # it answers in _read_onnx: missing, it is said before the work
-    import onnxscript  # noqa: F401  # torch's exporter needs it
-
+    for needed in ("onnxscript", "onnxruntime"):  # by torch's exporter, and to read the file back
+        importlib.import_module(needed)  # missing, it is said before the work
     torch.onnx.export(
         _program(model),
         (),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagenette.data.layout import find_layout, passed_over
+from imagenette.data.layout import Layout, find_layout, passed_over
 from imagenette.errors import InputError
 
 NFC, NFD = "caf\xe9", "cafe\u0301"
@@ -157,7 +157,7 @@ def test_any_order_of_files_gives_one_layout_or_one_refusal(
     shuffled = list(names)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
 
-    def outcome(given: list[str]) -> object:
+    def outcome(given: list[str]) -> Layout | str:
         try:
             return find_layout(given, [], "x")
         except InputError as error:
@@ -166,5 +166,5 @@ def test_any_order_of_files_gives_one_layout_or_one_refusal(
     result = outcome(names)
     assert outcome(shuffled) == result
     if not isinstance(result, str):
-        taken = (*result.train.values(), *result.test.values())  # type: ignore[attr-defined]
+        taken = (*result.train.values(), *result.test.values())
         assert sorted(taken) == names
