@@ -1,8 +1,9 @@
 """One's own networks, augmentations and optimizers: a Python file or module that registers them by name.
 
 A plugin is named by where it is and by its source's SHA-256, `/home/me/parts.py#1a2b3c4d5e6f`: what is
-computed depends on the source, so a config's digest holds the hash and not the place. Processes that are given the
-name (ranks, a study's trainings) run that very source or end with one line. Imports no torch; a plugin may.
+computed depends on the source, so a config's digest holds the hash and not the place. Processes that are
+given the name (ranks, a study's trainings) run that very source or end with one line. Imports no torch; a
+plugin may.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Layout:
     classes: tuple[str, ...]
     """Sorted."""
     train: dict[str, str]
-    """Name without `top` -> the source's own name, sorted by class, then by file."""
+    """`train/CLASS/FILE` -> the source's own name, sorted by class, then by file."""
     test: dict[str, str]
     split: str = ""
     """How the test set was made, in one line, where the source has none."""
@@ -101,7 +101,7 @@ def _without_test(images: list[str], folders: set[str], prefix: str, source: str
 
 def _drawn(name: str) -> float:
     """A number in [0, 1) that is the name's own."""
-    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:6]) / 2**48
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
 
 
 def _check_classes(classes: Collection[str], source: str) -> None:
