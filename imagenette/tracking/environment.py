@@ -33,6 +33,12 @@ def tracking_uri() -> str | None:
     return os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
+def pages_uri() -> str | None:
+    """IMAGENETTE_PAGES_URI: where browsers reach the server's pages, if it is not MLFLOW_TRACKING_URI (inside
+    containers, say). None where it is not set, or empty."""
+    return os.environ.get("IMAGENETTE_PAGES_URI") or None
+
+
 def named_experiment() -> str | None:
     """MLFLOW_EXPERIMENT_NAME; None where it is not set, or empty."""
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or None

@@ -18,6 +18,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from imagenette.results import SELECTED
 from imagenette.tracking.client import quoted
+from imagenette.tracking.environment import pages_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,6 +27,7 @@ LEADERBOARD = "leaderboard"
 _TAG = "mlflow.sharedViewState."
 _LIMIT = 5000  # characters of an experiment's tag
 _COMPARED = ("depth", "batch_size", "weight_decay", "lr", "optimizer", "size", "epochs", "seed")
+_RUN_NAME = "attributes.`Run Name`"
 _SECTIONS = {"test": True, "holdout": True, "train": True, "selected": True, "final": False, "best": False}
 """How the names of metrics begin, in the order of their charts; whether these are unfolded."""
 
@@ -78,7 +80,8 @@ def path(experiment_id: str, key: str = LEADERBOARD, *, charts: bool = False) ->
 
 
 def link(uri: str, experiment_id: str, key: str = LEADERBOARD) -> str | None:
-    """The address that opens a view; None of a store without pages."""
+    """The address that opens a view, where IMAGENETTE_PAGES_URI says else at uri; None of a store without
+    pages."""
     return _page(uri, path(experiment_id, key))
 
 
@@ -98,7 +101,7 @@ def link_of_run(uri: str, experiment_id: str, run_id: str) -> str | None:
 
 
 def _page(uri: str, path: str) -> str | None:
-    parts = urlsplit(uri)
+    parts = urlsplit(pages_uri() or uri)
     if parts.scheme not in ("http", "https"):
         return None
     host = parts.netloc.rpartition("@")[2]  # whoever opens it logs in there
@@ -127,6 +130,8 @@ def _state(*, where: str, columns: list[str], **more: Any) -> str:
         "datasetsFilter": [],
         "runsHiddenMode": "FIRST_20_RUNS",
         "selectedColumns": columns,
+        "columnOrder": [_RUN_NAME, *columns],
+        "columnWidths": {_RUN_NAME: 280} | {column: max(100, 8 * len(column)) for column in columns},
         "compareRunSections": sections,
         "isAccordionReordered": True,
         "compareRunCharts": [_curve("test/accuracy"), _curve("test/loss")],

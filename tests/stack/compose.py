@@ -94,6 +94,7 @@ class Stack:
             "BUILD_NETWORK": "host",
             "COMMIT": commit.stdout.strip(),
             "MLFLOW_CORS_ALLOWED_ORIGINS": f"http://localhost:{ports['mlflow']}",
+            "MLFLOW_PAGES": f"http://localhost:{ports['mlflow']}",
             "STUDY": "weight-decay",
             "STUDY_OPTIONS": "--smoke --grace 15",
         }

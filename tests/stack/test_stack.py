@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from imagenette.tracking import views
+from tests.browser import browsing, needs_chromium
 from tests.stack.compose import SERVERS, Stack, docker, inspect, until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(3600)]
 STUDY = "weight-decay-smoke"
+VIEW = "mlflow.sharedViewState."
 
 
 def cells(stack: Stack) -> dict[str, str]:
     """State of each cell."""
     return dict(line.split("|") for line in stack.sql("optuna", "SELECT cell, state FROM imagenette_cells"))
+
+
+def page_of_study(stack: Stack) -> str:
+    """The link that a driver prints."""
+    experiment = stack.call("experiments/get-by-name?experiment_name=imagenette")["experiment"]
+    path = views.path(experiment["experiment_id"], views.key_of_study(STUDY))
+    return f"http://localhost:{stack.ports['mlflow']}/{path}"
 
 
 def finished_runs(stack: Stack) -> list[dict[str, str]]:
@@ -54,6 +65,29 @@ def test_six_cells_on_three_workers_while_a_worker_is_killed_and_the_database_re
     assert Counter(trials)["COMPLETE"] == 6
     arms = Counter(tags["arm"] for tags in finished_runs(stack))
     assert sorted(arms.values()) == [1] * 6, arms
+
+
+def test_the_ordinary_account_makes_the_views_and_the_links_lead_to_the_published_port(stack: Stack) -> None:
+    experiment = stack.call("experiments/get-by-name?experiment_name=imagenette")["experiment"]
+    tags = {tag["key"]: tag["value"] for tag in experiment["tags"]}
+    assert tags[f"{VIEW}leaderboard"] == views.leaderboard()
+    assert tags[f"{VIEW}{views.key_of_study(STUDY)}"] == views.of_study(STUDY, ["weight_decay"])
+    assert page_of_study(stack) in stack.compose("logs", "worker").stdout
+
+
+@needs_chromium
+def test_the_link_opens_on_the_study_s_arms_in_a_browser(stack: Stack, tmp_path: Path) -> None:
+    page = page_of_study(stack)
+    with browsing(tmp_path / "profile") as driver:
+        driver.set_window_size(1900, 1000)
+        driver.get(page.replace("//", f"//imagenette:{stack.secret('password')}@", 1))
+
+        def shown() -> str:
+            return str(driver.find_element("tag name", "body").text)
+
+        until(lambda: "Group: weight_decay=0.0005" in shown(), 60, shown)
+        assert "selected/test_accuracy" in shown()
+        assert "weight_decay=0.0005 seed=1" in shown()
 
 
 def test_promotion_and_serving_inside_the_stack(stack: Stack, picture: bytes) -> None:

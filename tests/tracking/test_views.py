@@ -13,6 +13,7 @@ from imagenette.tracking import views
 from imagenette.tracking.client import connect
 
 TAG = "mlflow.sharedViewState."
+RUN_NAME = "attributes.`Run Name`"
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ def test_a_view_is_kept_as_a_tag_renewed_where_it_changed_and_short_enough(store
     assert (board["orderByKey"], board["orderByAsc"]) == ("metrics.`selected/test_accuracy`", False)
     assert "params.`weight_decay`" in study["selectedColumns"]
     assert study["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "arm"}]
+    assert set(study["columnOrder"]) == set(study["columnWidths"]) == {RUN_NAME, *study["selectedColumns"]}
     assert max(map(len, tags.values())) < 5000
 
 
@@ -62,6 +64,13 @@ def test_links_are_for_servers_with_pages_and_hold_no_password():
         views.link_of_run("https://host/mlflow", "1", "abc") == "https://host/mlflow/#/experiments/1/runs/abc"
     )
     assert views.path("1", charts=True).endswith("&compareRunsMode=CHART")
+
+
+def test_links_lead_where_browsers_reach_the_pages(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("IMAGENETTE_PAGES_URI", "https://lab.example/mlflow/")
+    run = "https://lab.example/mlflow/#/experiments/1/runs/abc"
+    assert views.link_of_run("http://mlflow:5000", "1", "abc") == run
+    assert views.link_of_run("postgresql://optuna@database/mlflow", "1", "abc") == run
 
 
 def test_no_two_studies_share_a_view_and_a_name_that_no_filter_holds_is_refused():
