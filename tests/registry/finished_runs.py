@@ -26,6 +26,7 @@ from imagenette.results import BEST, FINAL, SELECTED, SELECTED_HOLDOUT, Status
 from tests.tracking.tracking_helpers import open_run, small_card
 
 CLASSES = ("cat", "dog", "owl")
+NETWORK = "timm/test_resnet"  # half a million weights: they are sent and fetched a hundred times
 SIZE, IMAGES = 32, 60
 NAMES = tuple(f"val/{i:03d}.png" for i in range(IMAGES))
 PICTURES = np.random.default_rng(7).integers(0, 256, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8)
@@ -40,14 +41,14 @@ def saved_model(path: Path, classes: Sequence[str] = CLASSES) -> Path:
     Its weights are those of half precision, and stored so: runs by the dozen are made of it. Its graph, which
     the registry never loads, is a stand-in with the right checksum.
     """
-    net = models.by_name("resnet18", classes=len(classes)).eval()
+    net = models.by_name(NETWORK, classes=len(classes)).eval()
     net.load_state_dict({name: rounded(tensor) for name, tensor in net.state_dict().items()})
     with torch.inference_mode():
         shares = Classifier(net, (0.5,) * 3, (0.25,) * 3).eval()(PIXELS).numpy()
     predicted = shares.argmax(1)
     answers = Predictions(predicted, predicted, shares.max(1))
     test = SelfTest.sample(NAMES, PICTURES, answers)
-    about = {"classes": classes, "labels": classes, "side": SIZE, "size": SIZE, "architecture": "resnet18"}
+    about = {"classes": classes, "labels": classes, "side": SIZE, "size": SIZE, "architecture": NETWORK}
     save_model(net, path, mean=(0.5,) * 3, std=(0.25,) * 3, self_test=test, **about)
     state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
     save_file({n: t.half() if t.is_floating_point() else t for n, t in state.items()}, path / WEIGHTS)
