@@ -68,10 +68,14 @@ class Client:
         return json.loads(content)
 
 
-def write(uri: str, password: str, experiment: str, rate: float, until: float, worker: int, out: Any) -> None:
-    """One worker's process. rate: calls a second. until: unix seconds."""
+def write(
+    uri: str, password: str, experiment: str, rate: float, seconds: float, worker: int, ready: Any, out: Any
+) -> None:
+    """One worker's process. rate: calls a second. ready: passed once all workers have started."""
     client, written = Client(uri, password), Written()
     run, epoch, calls = "", 0, 0
+    ready.wait()
+    until = time.time() + WARM_UP + seconds
     due = time.time() + worker / 8 / rate
     counted = due + WARM_UP
     while max(due, time.time()) < until:  # a server that is too slow ends it with fewer calls
@@ -122,16 +126,17 @@ def measure(uri: str, password: str, *, workers: int, rate: float, seconds: floa
     name = f"load {time.strftime('%Y-%m-%d %H:%M:%S')}"
     experiment = client("POST", "experiments/create", {"name": name})["experiment_id"]
     context = multiprocessing.get_context("spawn")
-    out, until = context.Queue(), time.time() + 2 + WARM_UP + seconds
+    where, out, ready = (uri, password, experiment), context.Queue(), context.Barrier(workers + 1)
     work = [
-        context.Process(target=write, args=(uri, password, experiment, rate / workers, until, index, out))
+        context.Process(target=write, args=(*where, rate / workers, seconds, index, ready, out))
         for index in range(workers)
     ]
-    began = time.time()
     for process in work:
         process.start()
+    ready.wait(timeout=120)
+    began = time.time() + WARM_UP
     written = [out.get(timeout=seconds + 120) for _ in work]
-    took = time.time() - began - 2 - WARM_UP  # about 2 s for the processes to start
+    took = time.time() - began
     for process in work:
         process.join()
     times = sorted(time for one in written for time in one["seconds"])

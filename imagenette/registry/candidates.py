@@ -13,11 +13,11 @@ from imagenette.errors import InputError
 from imagenette.registry.gate import Evidence
 from imagenette.results import SELECTED, SELECTED_HOLDOUT
 from imagenette.tracking.address import CHAMPION, NAME
-from imagenette.tracking.client import or_none, quoted
+from imagenette.tracking.client import quoted
 from imagenette.tracking.eligibility import FINISHED_RUNS, trained_run, unfit
 from imagenette.tracking.experiments import OLDEST_FIRST, search
 from imagenette.tracking.fetch import fetched
-from imagenette.tracking.lookup import tags_of
+from imagenette.tracking.lookup import tags_of, version_at
 from imagenette.tracking.model import models_of
 from imagenette.tracking.runs import get_run
 
@@ -118,8 +118,7 @@ class Search:
 def name_of(client: MlflowClient, run: Run) -> str:
     """The registered model that a run on its data belongs to: NAME for Imagenette's ten classes, at whatever
     size, and where NAME's champion is of these very data; else `imagenette-` and what the data are called."""
-    none = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-    champion = or_none(lambda: client.get_model_version_by_alias(NAME, CHAMPION), *none)
+    champion = version_at(client, NAME, CHAMPION)
     if champion and tags_of(champion).get("data_digest") == run.data.tags.get("data_digest"):
         return NAME
     if run.data.params.get("data") in PUBLISHED:

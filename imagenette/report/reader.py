@@ -28,12 +28,13 @@ from imagenette.artifacts import (
 from imagenette.errors import InputError
 from imagenette.report.runs import CURVES, Curve, TrackedRun, number
 from imagenette.results import METRICS, SELECTED, Status
+from imagenette.tracking.address import CHAMPION
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, quoted, resolve_uri
 from imagenette.tracking.eligibility import trained_run, unfinished
 from imagenette.tracking.experiments import NEWEST_FIRST, OLDEST_FIRST, look_in, search
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.finished import profile
-from imagenette.tracking.lookup import find_run, find_version, promoted_versions, tags_of
+from imagenette.tracking.lookup import find_run, find_version, promoted_versions, tags_of, version_at
 from imagenette.tracking.outer_run import outer_run
 from imagenette.tracking.runs import get_run
 from imagenette.tracking.study_plan import OUTLINE, StudyPlan
@@ -199,12 +200,9 @@ class Reader:
 
     def champion(self, name: str) -> Champion | None:
         """The registered model's champion; None if there is none, or its predictions are gone."""
-        from mlflow.exceptions import MlflowException
-
         with one_line(self.uri):
-            try:
-                version = self._client.get_model_version_by_alias(name, "champion")
-            except MlflowException:
+            version = version_at(self._client, name, CHAMPION)
+            if version is None:
                 return None
             run_id = version.run_id or version.tags.get("run_id")
             run = get_run(self._client, run_id) if run_id else None

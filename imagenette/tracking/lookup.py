@@ -74,15 +74,23 @@ def aliases_of(client: MlflowClient, name: str) -> dict[str, int]:
     return {alias: int(version) for alias, version in model.aliases.items()} if model else {}
 
 
+def version_at(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """The version that an alias names; None where there is no such alias, or no such model.
+
+    By the model's own list: a server with MLflow's basic auth answers a question for an alias, or a version,
+    of a model that is not there with 403."""
+    version = aliases_of(client, name).get(alias)
+    return None if version is None else or_none(lambda: client.get_model_version(name, str(version)))
+
+
 def find_version(client: MlflowClient, address: Address) -> ModelVersion:
     """InputError if there is no such version."""
 
-    def get() -> ModelVersion:
-        if address.alias is not None:
-            return client.get_model_version_by_alias(address.name, address.alias)
-        return client.get_model_version(address.name, str(address.version))
-
-    found = or_none(get, "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+    if address.alias is not None:
+        found = version_at(client, address.name, address.alias)
+    else:
+        of_name = versions_of(client, address.name)
+        found = next((each for each in of_name if int(each.version) == address.version), None)
     if found is not None:
         return found
     known = [f"/{version.version}" for version in versions_of(client, address.name)[-_MOST:]]

@@ -52,8 +52,9 @@ def _ensure_run(client: MlflowClient, outbox: Outbox, uri: str) -> Card:
 
 
 def get_run(client: MlflowClient, run_id: str) -> Run | None:
-    """None where the server knows no such run; a deleted one it knows."""
-    return or_none(lambda: client.get_run(run_id))
+    """None where the server knows no such run; a deleted one it knows. With MLflow's basic auth a server says
+    403 of what is not there."""
+    return or_none(lambda: client.get_run(run_id), "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
 
 
 def find_run(client: MlflowClient, card: Card) -> Run | None:

@@ -17,10 +17,13 @@ from imagenette.tracking.outbox import Card
 
 
 class Server:
-    """An `mlflow server` process that can be killed and brought back on the same port and folder."""
+    """An `mlflow server` process that can be killed and brought back on the same port and folder.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    login: of the administrator, behind MLflow's own basic auth; everybody else may read, and change what is
+    their own."""
+
+    def __init__(self, folder: Path, *, login: tuple[str, str] | None = None) -> None:
+        self.folder, self.login = folder, login
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -31,9 +34,22 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--workers", "1"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        if self.login:
+            command += ["--app-name", "basic-auth"]
+            config = {
+                "default_permission": "READ",
+                "auth_cache_ttl_seconds": "60",
+                "database_uri": f"sqlite:///{self.folder}/auth.db",
+            }
+            config |= dict(zip(("admin_username", "admin_password"), self.login, strict=True))
+            config["authorization_function"] = "mlflow.server.auth:authenticate_request_basic_auth"
+            file = self.folder / "auth.ini"
+            file.write_text("\n".join(["[mlflow]", *(f"{name} = {value}" for name, value in config.items())]))
+            env |= {"MLFLOW_AUTH_CONFIG_PATH": str(file), "MLFLOW_FLASK_SERVER_SECRET_KEY": "a session's"}
         self.process = subprocess.Popen(
             command,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            env=env,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
