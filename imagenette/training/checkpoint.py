@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -49,25 +50,44 @@ class Checkpoints:
     """`last.pt` and `previous.pt` in a folder: at every moment at least one of them is whole. Beside them
     `selected.pt`, the weights of the epoch that is selected so far. Every rank calls, rank 0 writes."""
 
-    def __init__(self, folder: Path, world: World) -> None:
+    def __init__(self, folder: Path, world: World, *, share: float = 1.0) -> None:
+        """share: of the time, that saving after epochs may take: 1 saves after every one."""
         self._folder, self._world = folder, world
         self._last, self._previous = folder / "last.pt", folder / "previous.pt"
         self._selected = folder / "selected.pt"
+        self._best: dict[str, Any] | None = None  # selected so far, and not on the disk yet
+        self._pauses = 1 / share - 1  # between two saves, in times of what one takes
+        self._took, self._ended = 0.0, 0.0
+        self.epochs = 0
+        """How many the newest state on the disk has behind it."""
 
-    def save(self, state: TrainState) -> None:
-        """RunError on a full disk; what was saved before is whole."""
+    def save(self, state: TrainState) -> list[Epoch]:
+        """The epochs that are on the disk only now. RunError on a full disk; what was saved before is
+        whole."""
+        began = time.monotonic()
+        if best := self._best:  # first, so that no state lacks them
+            self._world.first_does(lambda: write(self._selected, best))
+            self._best = None
         packed = pack(state, self._world)
         self._world.first_does(lambda: self._replace(packed))
+        self._ended = time.monotonic()
+        self._took = self._ended - began
+        fresh, self.epochs = state.history[self.epochs :], len(state.history)
+        return fresh
 
-    def save_epoch(self, state: TrainState, predictions: Predictions | None, *, by_holdout: bool) -> None:
-        """Save the state after an epoch; and before that, so that no state lacks them, the weights if they
-        are the best so far, with their predictions for the test set."""
+    def save_epoch(
+        self, state: TrainState, predictions: Predictions | None, *, by_holdout: bool, end: bool = True
+    ) -> list[Epoch]:
+        """Save the state after an epoch, and the weights with their predictions for the test set if they are
+        the best so far; or keep both for a later save, where saving takes more than its share of the time.
+        end: the last epoch, which is always saved. The epochs that are on the disk only now."""
         ended = state.epoch - 1
         if predictions is not None and selected_epoch(state.history, holdout=by_holdout) == ended:
             columns = {f.name: torch.from_numpy(getattr(predictions, f.name)) for f in fields(predictions)}
-            best = {"epoch": ended, "net": state.judged.state_dict(), "predictions": columns}
-            self._world.first_does(lambda: write(self._selected, best))
-        self.save(state)
+            net = {name: tensor.clone() for name, tensor in state.judged.state_dict().items()}
+            self._best = {"epoch": ended, "net": net, "predictions": columns}
+        due = time.monotonic() - self._ended >= self._pauses * self._took
+        return self.save(state) if end or any(self._world.any(self._world.first and due)) else []
 
     def restore(self, state: TrainState, warn: Callable[[str], None] = _warn) -> None:
         """Put the newest whole state into a fresh one, which stays fresh where nothing was saved yet.
@@ -75,6 +95,7 @@ class Checkpoints:
         saved = self._world.from_first(self._world.first_does(lambda: self.newest(warn)))
         if saved is not None:
             unpack(saved, state, self._world)
+        self.epochs = len(state.history)
 
     def newest(self, warn: Callable[[str], None] = _warn) -> dict[str, Any] | None:
         found = [path for path in (self._last, self._previous) if path.exists()]

@@ -29,12 +29,14 @@ from imagenette.training.checkpoint import Checkpoints
 from imagenette.training.distributed import World, join, loader_threads, repeat_exactly
 from imagenette.training.extend import CHECKPOINTS, why_not
 from imagenette.training.job import Job, Result
-from imagenette.training.loop import Stopped, evaluate, fit
+from imagenette.training.loop import Diverged, Stopped, evaluate, fit
 from imagenette.training.progress import Progress
 from imagenette.training.step import Task, TrainState, new_state
 from imagenette.training.system import SystemReader, machine
 
 Stop = Callable[[], bool]
+SAVING_SHARE = 0.05
+"""Of a GPU's time: a save takes as long as an epoch of small images does there."""
 Prune = Callable[[Sequence[Epoch]], bool]
 
 
@@ -52,7 +54,8 @@ def run(
     with join(job.config.device, stop=stop) as world:
         task = make_task(job.config, dataset, world)
         state = make_state(job.config, len(dataset.classes), world)
-        store = Checkpoints(job.output / CHECKPOINTS, world)
+        share = SAVING_SHARE if world.device.type == "cuda" else 1.0
+        store = Checkpoints(job.output / CHECKPOINTS, world, share=share)
         store.restore(state)
 
         facts = {"parameters": str(models.parameter_count(state.net)), **machine(world.device, world.size)}
@@ -99,6 +102,11 @@ def train(
         if not progress.said:  # known a while after the first step
             progress.say([f"in MLflow: {page}" for page in tracker.pages[:1]])
 
+    def track(epochs: Sequence[Epoch]) -> None:
+        """Only what is saved, so that no epoch that has to be trained again is there twice."""
+        for epoch in epochs:
+            world.first_does(partial(tracker.log, epoch))  # raises on all ranks what it raises on rank 0
+
     try:
         last = None
         with Progress(state, task, shown=world.first) as progress:
@@ -112,11 +120,11 @@ def train(
                 read_system=system,
             ):
                 progress.doing(f"epoch {epoch.index}/{job.config.epochs}: saving")
-                store.save_epoch(state, last, by_holdout=task.holdout is not None)
-                world.first_does(partial(tracker.log, epoch))  # raises on all ranks what it raises on rank 0
+                end = epoch.index == job.config.epochs
+                track(store.save_epoch(state, last, by_holdout=task.holdout is not None, end=end))
                 progress.epoch(epoch)
-                open_end = world.first and epoch.index < job.config.epochs
-                if any(world.any(open_end and prune(state.history))):
+                if any(world.any(world.first and not end and prune(state.history))):
+                    track(store.save(state))
                     return world.first_does(lambda: lifecycle.prune(job, state, tracker))
             if last is None:  # resumed after the last epoch
                 progress.doing("evaluating test")
@@ -127,13 +135,16 @@ def train(
                 )
             )
     except Stopped:
-        store.save(state)
+        track(store.save(state))
         return world.first_does(lambda: lifecycle.preempt(job, state, tracker))
+    except Diverged:  # nobody goes on from there: its epochs need no state
+        track(state.history[store.epochs :])
+        raise
     except torch.OutOfMemoryError as error:
         config = job.config
         raise RunError(
             f"out of GPU memory at batch_size={config.batch_size}, size={config.size}: choose a smaller one, "
-            f"or more processes; the state after epoch {len(state.history)} is saved"
+            f"or more processes; the state after epoch {store.epochs} is saved"
         ) from error
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: whole or refused, the previous one kept, everything in them."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imagenette.config import OPTIMIZERS
+from imagenette.config import OPTIMIZERS, resolve
+from imagenette.data import open_dataset
 from imagenette.errors import RunError
 from imagenette.network import models
 from imagenette.records import Epoch, Predictions
-from imagenette.training import checkpoint, optim
+from imagenette.training import checkpoint, optim, train
 from imagenette.training.checkpoint import Checkpoints, Damaged
 from imagenette.training.distributed import World
+from imagenette.training.job import Job, Result, claim_output
 from imagenette.training.step import Follower, TrainState, new_state
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -217,3 +220,70 @@ def test_no_code_is_unpickled(tmp_path):
     with pytest.raises(Exception, match=r"weights_only|Unsupported|unpickl"):
         checkpoint.read(tmp_path / "state.pt")
     assert not (tmp_path / "evil").exists()
+
+
+def test_a_best_epoch_that_waits_for_its_save_is_kept_as_it_was(tmp_path):
+    store, state = Checkpoints(tmp_path, ALONE, share=1e-9), trained_state(1)
+    saved: list[list[int]] = []
+    for index, accuracy in enumerate([0.4, 0.9, 0.6], start=1):
+        with torch.no_grad():
+            state.average[0].weight.fill_(index)
+        state.history.append(epoch(index, accuracy))
+        state.epoch = index + 1
+        answers = Predictions(np.array([0]), np.array([index]), np.array([0.5], dtype=np.float32))
+        fresh = store.save_epoch(state, answers, by_holdout=True, end=False)
+        saved.append([each.index for each in fresh])
+    assert saved == [[1], [], []]
+    assert store.selected().epoch == store.epochs == 1
+    assert [each.index for each in store.save(state)] == [2, 3]
+    kept = store.selected()
+    assert (kept.epoch, float(kept.net["0.weight"][0, 0])) == (2, 2.0)
+    assert kept.predictions.predicted.tolist() == [2]
+
+
+def tracked_epochs(output: Path) -> list[int]:
+    records = [json.loads(line) for line in (output / "outbox/records.jsonl").read_text().splitlines()]
+    return [record["step"] for record in records if record["kind"] == "epoch"]
+
+
+def test_epochs_are_tracked_once_they_are_saved_and_each_only_once(tmp_path, monkeypatch):
+    """Where saving takes more than its share, as on a GPU: stopped, broken off, and gone on with."""
+    digits = open_dataset("digits")
+    knobs = {
+        "data": "digits",
+        "limit": 96,
+        "batch_size": 32,
+        "epochs": 99,
+        "precision": "float32",
+        "lr": 0.01,
+    }
+    config = resolve({**knobs, "device": "cpu"})
+
+    def go(output: Path, stop=lambda: False) -> Result:
+        job = Job(config=config, output=output, offline=True)
+        claim_output(job)
+        return train.run(job, digits, stop=stop)
+
+    monkeypatch.setattr(
+        train, "Checkpoints", lambda folder, world, share: Checkpoints(folder, world, share=1e-9)
+    )
+    output = tmp_path / "interrupted"
+    steps = iter(range(1000))
+    stopped = go(output, lambda: next(steps) >= 20)
+    assert stopped.status == "preempted"
+    until = tracked_epochs(output)
+    assert until == [*range(1, len(until) + 1)]
+    assert len(until) > 1
+
+    def break_off() -> bool:
+        if next(steps) >= 40:
+            raise RuntimeError("the plug is pulled")
+        return False
+
+    with pytest.raises(RuntimeError, match="plug"):
+        go(output, break_off)
+    assert tracked_epochs(output) == [*until, len(until) + 1]  # more were trained, and not saved
+    assert go(output, lambda: next(steps) >= 54).status == "preempted"
+    again = tracked_epochs(output)
+    assert again == [*range(1, len(again) + 1)]
+    assert len(again) > len(until) + 1
