@@ -86,11 +86,14 @@ def jobs(data: str, out: Path, *, rehearse: bool) -> Iterator[Job]:
         (101, 224, 256),
     ]
     cells += [(18, 256, 256), (152, 224, 256)]
-    for depth, size, batch in cells[: 1 if rehearse else None]:
+    compiled = [(18, 128, 256), (50, 128, 256), (50, 224, 256), (18, 64, 64)]
+    kinds = [(cell, False) for cell in cells] + [(cell, True) for cell in compiled]
+    for (depth, size, batch), compiles in kinds[: 1 if rehearse else None]:
         knobs = {"depth": depth, "size": 32 if rehearse else size, "batch-size": batch, "data": data}
         knobs |= {"start-size": 0, "optimizer": "sgd"}
         turns = ["--rounds", "2", "--steps", "3"] if rehearse else ["--rounds", "5", "--steps", "40"]
-        name = f"throughput-{depth}-{size}-{batch}"
+        name = f"throughput-{depth}-{size}-{batch}{'-compiled' * compiles}"
+        knobs |= {"compile": "true"} if compiles else {}
         line = [*python, "bench", *turns, *options(knobs), "--json", str(out / f"{name}.measured")]
         yield Job(name, line, "throughput")
     small = {"data": data, "size": 32, "epochs": 2, "limit": 200} if rehearse else {"data": data}

@@ -152,6 +152,9 @@ class Config(BaseModel):
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """Arithmetic of convolutions, and of Muon's large products, in training; weights, losses and statistics
     are float32 in both, and so is evaluation. timm's networks always train in float32 on a CPU."""
+    compile: bool = False
+    """Have torch.compile make the training step's kernels: minutes before the first step of each resolution,
+    faster steps after it on a GPU at large batches. Needs a C++ compiler on a CPU, Triton on a GPU."""
     deterministic: bool = False
     """On a GPU, only kernels that give the same sums each time, where torch has them (it warns of others):
     slower, and a run repeats itself bit for bit as it does on a CPU."""
@@ -248,6 +251,7 @@ NEUTRAL = {
     "augment": "none",
     "flip": "true",
     "precision": "bfloat16",
+    "compile": "false",
 }
 """What a knob must differ from to count in a config's digest. It stays when a default changes, so that the
 digests of finished runs go on meaning the same. A new knob's value here is one that changes nothing."""

@@ -5,6 +5,9 @@ Each refusal is an InputError of one line. Imports torch only where a check need
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 from imagenette.config import Config, check_optimizer, plugin
@@ -20,6 +23,7 @@ def prepare(config: Config, processes: int, *, progress: bool = True, quiet: boo
     from imagenette.data.sources import open_dataset, say
 
     check_config(config)
+    check_compiler(config)
     dataset = open_dataset(
         config.data,
         side=stored_side(config),
@@ -45,6 +49,21 @@ def check_config(config: Config) -> None:
 
         sizes = {config.start_size or config.size, config.size, config.eval_size}
         check(config.architecture, sizes=sizes, activation=config.activation)
+
+
+def check_compiler(config: Config) -> None:
+    """InputError where the step is to be compiled and this host lacks what torch.compile calls for it."""
+    if not config.compile:
+        return
+    import torch
+
+    if config.device != "cpu" and torch.cuda.is_available():
+        if importlib.util.find_spec("triton") is None:
+            raise InputError("compile=true: torch.compile needs Triton on a GPU, and it is not installed")
+    elif not shutil.which(os.environ.get("CXX") or "g++"):
+        raise InputError(
+            "compile=true: torch.compile needs a C++ compiler on a CPU: there is no g++ (CXX names another)"
+        )
 
 
 def check_fit(config: Config, dataset: Dataset, processes: int) -> None:

@@ -100,19 +100,19 @@ def new_state(
     return TrainState(net, optimizer, Meters.zero(device), copy.deepcopy(net) if averaged else None)
 
 
-def wrap(net: nn.Module, world: World) -> nn.Module:
+def wrap(net: nn.Module, world: World, *, compiled: bool = False) -> Callable[[Tensor], Tensor]:
     """The network as training calls it: with several ranks, gradients are averaged over them. Buffers are
     shared before each evaluation instead of before each step."""
-    if world.size == 1:
-        return net
     apart: Any = {BUFFERS: False}
-    return data_parallel(net, gradient_as_bucket_view=True, **apart)
+    model = net if world.size == 1 else data_parallel(net, gradient_as_bucket_view=True, **apart)
+    # A resolution has its own kernels: those for any shape are slower.
+    return torch.compile(model, dynamic=False) if compiled else model
 
 
 def stepper(state: TrainState, task: Task, world: World, *, record: bool = True) -> Callable[[Batch], None]:
     """(batch) -> one optimizer step, counted in the state. On a GPU with a single process the step is
     recorded once and replayed, unless `record` is false, which only a measurement of that gain wants."""
-    model, recorded = wrap(state.net, world), None
+    model, recorded = wrap(state.net, world, compiled=task.config.compile), None
     if record and world.device.type == "cuda" and world.size == 1:
         recorded = Recorded(
             lambda images, labels: learn(model, state, images, labels, len(labels), task, world),
@@ -137,7 +137,7 @@ def stepper(state: TrainState, task: Task, world: World, *, record: bool = True)
 
 
 def learn(
-    model: nn.Module,
+    model: Callable[[Tensor], Tensor],
     state: TrainState,
     images: Tensor,
     labels: Tensor,
@@ -175,7 +175,7 @@ class Follower:
     @torch.no_grad()
     def __call__(self, *, decay: float) -> None:
         """(1 - decay) of the way."""
-        for mine, its in zip(*self._counts, strict=True):
-            mine.copy_(its)
+        if self._counts[0]:  # batch norm's; other networks have none
+            torch._foreach_copy_(self._counts[0], self._counts[1])
         averaged, current = self._moving
         torch._foreach_lerp_(averaged, current, 1 - decay)

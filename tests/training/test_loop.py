@@ -7,17 +7,14 @@ import termios
 import threading
 from contextlib import suppress
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from imagenette.config import resolve
 from imagenette.data import open_dataset
-from imagenette.data.batches import Normalizer
-from imagenette.network.self_test import TOLERANCE
 from imagenette.tracking.outbox import read_card
-from imagenette.training import optim, train
+from imagenette.training import train
 from imagenette.training.checkpoint import pack, unpack
 from imagenette.training.distributed import World
 from imagenette.training.gpu import Reading
@@ -25,7 +22,7 @@ from imagenette.training.job import Job
 from imagenette.training.lifecycle import open_tracker
 from imagenette.training.loop import Diverged, Stopped, evaluate, fit
 from imagenette.training.progress import Progress
-from imagenette.training.step import Follower, stepper
+from imagenette.training.step import Follower
 
 CPU = World(0, 1, torch.device("cpu"))
 TINY = {"data": "digits", "limit": 96, "batch_size": 32, "epochs": 2, "precision": "float32", "lr": 0.01}
@@ -203,20 +200,6 @@ def test_bfloat16_stays_close_to_float32(digits):
     assert losses[0] != losses[1]
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_an_epoch_on_a_gpu_is_close_to_the_cpus(digits, precision):
-    losses = []
-    for device in ("cpu", "cuda"):
-        world = World(0, 1, torch.device(device))
-        config = resolve(TINY | {"precision": precision, "epochs": 1})
-        task = train.make_task(config, digits, world)
-        state = train.make_state(config, len(digits.classes), world)
-        losses += [epoch.train_loss for epoch, _ in fit(state, task, world)]
-    assert losses[0] == pytest.approx(losses[1], rel=0.05)
-
-
 def test_the_average_moves_its_share_of_the_way_and_counts_are_copied(digits):
     _, state = make(digits, ema=0.9, zero_init=False)
     before = {name: tensor.clone() for name, tensor in state.average.state_dict().items()}
@@ -234,80 +217,3 @@ def test_a_reading_is_there_once_and_only_when_it_was_requested():
     assert reading.take() is None
     reading.request(torch.tensor(2.5))
     assert (reading.take(), reading.take()) == (2.5, None)
-
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
-
-def on_gpu(digits, **knobs):
-    world = World(0, 1, torch.device("cuda"))
-    config = resolve(TINY | {"limit": 0, "batch_size": 64, "drop_last": False} | knobs)
-    task = train.make_task(config, digits, world)
-    return task, train.make_state(config, len(digits.classes), world), world
-
-
-@pytest.mark.gpu
-@needs_gpu
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
-def test_recorded_steps_compute_what_plain_ones_do(digits, optimizer, monkeypatch):
-    """Epochs with a partial last batch and a second resolution, recorded and not."""
-    runs = []
-    for recorded in (True, False):
-        if not recorded:
-            monkeypatch.setattr("imagenette.training.step.Recorded", lambda learn: learn)
-        task, state, world = on_gpu(
-            digits, optimizer=optimizer, epochs=5, start_size=32, size=48, ema=0.9, lr=1e-3, momentum=0.5
-        )
-        assert len({next(iter(task.train.epoch(epoch))).images.shape for epoch in (1, 5)}) == 2
-        runs.append([epoch.train_loss for epoch, _ in fit(state, task, world)])
-    assert runs[0] == pytest.approx(runs[1], rel=2e-2)
-    assert runs[0][-1] < runs[0][0]
-
-
-@pytest.mark.gpu
-@needs_gpu
-def test_no_step_waits_for_the_gpu(digits):
-    task, state, world = on_gpu(digits, ema=0.9, epochs=2, precision="bfloat16")
-    step = stepper(state, task, world)
-    state.net.train()
-    batches = list(task.train.epoch(1))
-    for batch in batches[:6]:  # kernels are chosen, the graph is recorded
-        step(batch)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for batch in batches[6:12]:
-            optim.set_rate(state.optimizer, 1e-3)
-            step(batch)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.gpu
-@needs_gpu
-def test_a_state_goes_from_the_cpu_to_the_gpu_and_back(digits):
-    for kind in ("sgd", "adamw", "muon"):
-        task, state = make(digits, optimizer=kind, epochs=2, limit=640)
-        ahead = fit(state, task, CPU)
-        next(ahead)
-        theirs = {**pack(state, CPU)}
-        task, moved, world = on_gpu(digits, optimizer=kind, epochs=2, limit=640)
-        unpack(theirs, moved, world)
-        list(fit(moved, task, world))
-        assert moved.history[1].train_loss < moved.history[0].train_loss * 1.1
-        task, back = make(digits, optimizer=kind, epochs=2, limit=640)
-        unpack(pack(moved, world), back, CPU)
-        assert back.epoch == 3
-
-
-@pytest.mark.gpu
-@needs_gpu
-def test_what_was_said_on_a_gpu_is_what_the_saved_model_says_on_a_cpu(digits):
-    """The same pictures to the level, float32 and no TF32: shares agree to what the registry asks for."""
-    task, state, world = on_gpu(digits, epochs=1, precision="bfloat16")
-    list(fit(state, task, world))
-    _, on_device = evaluate(state.net, task.test, world=world, normalize=task.normalize, stop=lambda: False)
-    task, _ = make(digits, limit=0, batch_size=64)
-    _, on_cpu = evaluate(
-        state.net.cpu(), task.test, world=CPU, normalize=Normalizer(digits), stop=lambda: False
-    )
-    assert np.abs(on_device.share - on_cpu.share).max() < TOLERANCE

@@ -8,7 +8,7 @@ import torch
 
 from imagenette.config import resolve
 from imagenette.errors import InputError
-from imagenette.training.readiness import check_batches, check_config, check_device, check_processes
+from imagenette.training.readiness import check_batches, check_config, check_device, check_processes, prepare
 
 
 def test_a_batch_that_does_not_divide_is_refused_in_words():
@@ -105,3 +105,11 @@ def test_what_batch_norm_can_take_is_not(knobs, images, world_size):
 def test_a_network_that_there_is_not_or_for_other_pictures_is_refused_without_the_data(knobs, complaint):
     with pytest.raises(InputError, match=complaint):
         check_config(resolve(knobs))
+
+
+def test_a_step_that_cannot_be_compiled_is_refused(tmp_path, monkeypatch):
+    config = resolve({"data": "digits", "device": "cpu", "compile": True})
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"^compile=true: torch.compile needs a C\+\+ compiler on a CPU"):
+        prepare(config, 1, progress=False)
+    assert prepare(config.model_copy(update={"compile": False}), 1, progress=False).name == "digits"

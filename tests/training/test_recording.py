@@ -15,6 +15,7 @@ from imagenette.training import launch
 from imagenette.training.gpu import EAGER, Turns
 from imagenette.training.job import Job, Result
 
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 FULL = """
 import torch
 from timm.models import register_model
@@ -28,6 +29,8 @@ class Full(nn.Module):
     def forward(self, x):
         if self.training and x.device.type == "cpu":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        if self.training:
+            torch.empty(1 << 45, dtype=torch.uint8, device=x.device)
         return self.head(x.mean((2, 3)))
 
 @register_model
@@ -72,9 +75,10 @@ def test_only_what_was_recorded_last_is_replayed(sizes: list[int], works: bool):
         assert turns_of(sizes, works=works).count("record") <= 1, "it is not tried again and again"
 
 
-def test_memory_that_is_full_is_one_line_that_says_what_to_choose(tmp_path: Path):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])])
+def test_memory_that_is_full_is_one_line_that_says_what_to_choose(tmp_path: Path, device: str):
     (tmp_path / "parts.py").write_text(FULL)
-    knobs = {"architecture": "full", "data": "digits", "limit": 128, "epochs": 1, "device": "cpu"}
+    knobs = {"architecture": "full", "data": "digits", "limit": 128, "epochs": 1, "device": device}
     try:
         job = Job(
             config=resolve(knobs | {"plugin": str(tmp_path / "parts.py")}),
