@@ -32,7 +32,8 @@ from imagenette.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 SAVING = 25.0  # seconds that stopped trainings get to save
-GPU_TESTS = ("-m", "gpu")
+GPU_TESTS = ("-m", "gpu", "tests/training", "tests/data", "tests/integration/test_processes.py")
+"""Not all of tests/: some files import what a bare machine lacks, and would end the collection."""
 TESTS = (
     "pytest==",
     "pytest-timeout==",

@@ -146,3 +146,15 @@ def test_nothing_tells_to_install_a_package_that_no_index_has():
     assert [
         path.name for path in texts if re.search(r"install '?imagenette\b", path.read_text("utf-8"))
     ] == []
+
+
+def test_the_gpu_campaign_runs_every_file_that_has_a_test_for_a_gpu():
+    tests = ROOT / "tests"
+    marked = re.compile(r"mark\.gpu\b|from tests\.gpu import")
+    others = [file for file in tests.rglob("test_*.py") if file != Path(__file__)]
+    files = [file for file in others if marked.search(file.read_text("utf-8"))]
+    campaign = (ROOT / "benchmarks/gpu_campaign.py").read_text("utf-8")
+    listed = re.search(r"^GPU_TESTS = (\(.*\))$", campaign, re.M)
+    places = [ROOT / place for place in ast.literal_eval(listed[1])[2:]]
+    assert files
+    assert [file for file in files if not any(file.is_relative_to(place) for place in places)] == []

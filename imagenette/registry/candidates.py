@@ -12,7 +12,7 @@ from imagenette.data.sources import IMAGENETTE, PUBLISHED
 from imagenette.errors import InputError
 from imagenette.registry.gate import Evidence
 from imagenette.results import SELECTED, SELECTED_HOLDOUT
-from imagenette.tracking.address import CHAMPION, NAME
+from imagenette.tracking.address import CHAMPION, NAME, Address
 from imagenette.tracking.client import quoted
 from imagenette.tracking.eligibility import FINISHED_RUNS, trained_run, unfit
 from imagenette.tracking.experiments import OLDEST_FIRST, search
@@ -118,7 +118,7 @@ class Search:
 def name_of(client: MlflowClient, run: Run) -> str:
     """The registered model that a run on its data belongs to: NAME for Imagenette's ten classes, at whatever
     size, and where NAME's champion is of these very data; else `imagenette-` and what the data are called."""
-    champion = version_at(client, NAME, CHAMPION)
+    champion = version_at(client, Address(NAME, alias=CHAMPION))
     if champion and tags_of(champion).get("data_digest") == run.data.tags.get("data_digest"):
         return NAME
     if run.data.params.get("data") in PUBLISHED:

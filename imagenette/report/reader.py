@@ -28,7 +28,7 @@ from imagenette.artifacts import (
 from imagenette.errors import InputError
 from imagenette.report.runs import CURVES, Curve, TrackedRun, number
 from imagenette.results import METRICS, SELECTED, Status
-from imagenette.tracking.address import CHAMPION
+from imagenette.tracking.address import CHAMPION, Address
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, quoted, resolve_uri
 from imagenette.tracking.eligibility import trained_run, unfinished
 from imagenette.tracking.experiments import NEWEST_FIRST, OLDEST_FIRST, look_in, search
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from imagenette.tracking.address import Address
 
 _Read = TypeVar("_Read")
 AT_ONCE = 8
@@ -201,7 +200,7 @@ class Reader:
     def champion(self, name: str) -> Champion | None:
         """The registered model's champion; None if there is none, or its predictions are gone."""
         with one_line(self.uri):
-            version = version_at(self._client, name, CHAMPION)
+            version = version_at(self._client, Address(name, alias=CHAMPION))
             if version is None:
                 return None
             run_id = version.run_id or version.tags.get("run_id")

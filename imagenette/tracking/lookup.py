@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _ID, _BEGINNING = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{6,31}")
 _MOST = 5  # that a message names
+_NONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter of a name that none can have
 
 
 def find_run(client: MlflowClient, experiments: list[str], text: str) -> Run | None:
@@ -74,23 +75,21 @@ def aliases_of(client: MlflowClient, name: str) -> dict[str, int]:
     return {alias: int(version) for alias, version in model.aliases.items()} if model else {}
 
 
-def version_at(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
-    """The version that an alias names; None where there is no such alias, or no such model.
+def version_at(client: MlflowClient, address: Address) -> ModelVersion | None:
+    """The version at that address; None where there is no such version, alias or model.
 
-    By the model's own list: a server with MLflow's basic auth answers a question for an alias, or a version,
-    of a model that is not there with 403."""
-    version = aliases_of(client, name).get(alias)
-    return None if version is None else or_none(lambda: client.get_model_version(name, str(version)))
+    The model is asked for first, and by itself: a server with MLflow's basic auth answers a question for an
+    alias, or a version, of a model that is not there with 403."""
+    model = or_none(lambda: client.get_registered_model(address.name), *_NONE)
+    number = address.version if address.alias is None else model and model.aliases.get(address.alias)
+    if model is None or number is None:
+        return None
+    return or_none(lambda: client.get_model_version(address.name, str(number)), *_NONE)
 
 
 def find_version(client: MlflowClient, address: Address) -> ModelVersion:
     """InputError if there is no such version."""
-
-    if address.alias is not None:
-        found = version_at(client, address.name, address.alias)
-    else:
-        of_name = versions_of(client, address.name)
-        found = next((each for each in of_name if int(each.version) == address.version), None)
+    found = version_at(client, address)
     if found is not None:
         return found
     known = [f"/{version.version}" for version in versions_of(client, address.name)[-_MOST:]]

@@ -35,9 +35,9 @@ from imagenette.training.step import Task, TrainState, new_state
 from imagenette.training.system import SystemReader, machine
 
 Stop = Callable[[], bool]
+Prune = Callable[[Sequence[Epoch]], bool]
 SAVING_SHARE = 0.05
 """Of a GPU's time: a save takes as long as an epoch of small images does there."""
-Prune = Callable[[Sequence[Epoch]], bool]
 
 
 def run(
@@ -124,7 +124,8 @@ def train(
                 track(store.save_epoch(state, last, by_holdout=task.holdout is not None, end=end))
                 progress.epoch(epoch)
                 if any(world.any(world.first and not end and prune(state.history))):
-                    track(store.save(state))
+                    if store.epochs < epoch.index:
+                        track(store.save(state))
                     return world.first_does(lambda: lifecycle.prune(job, state, tracker))
             if last is None:  # resumed after the last epoch
                 progress.doing("evaluating test")

@@ -21,9 +21,9 @@ from imagenette.training.checkpoint import pack, unpack
 from imagenette.training.distributed import World
 from imagenette.training.loop import evaluate, fit, train_epoch
 from imagenette.training.step import Task, TrainState, stepper
+from tests.gpu import DEVICES
 
 CPU = World(0, 1, torch.device("cpu"))
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 WHOLE = {
     "data": "digits",
     "precision": "float32",
@@ -52,7 +52,7 @@ def digits():
     return open_dataset("digits")
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])])
+@pytest.fixture(params=DEVICES)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """Float32 is float32: join() turns TF32 off, and these tests call no join()."""
     tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32

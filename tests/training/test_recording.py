@@ -14,8 +14,8 @@ from imagenette.errors import RunError
 from imagenette.training import launch
 from imagenette.training.gpu import EAGER, Turns
 from imagenette.training.job import Job, Result
+from tests.gpu import DEVICES
 
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 FULL = """
 import torch
 from timm.models import register_model
@@ -75,7 +75,7 @@ def test_only_what_was_recorded_last_is_replayed(sizes: list[int], works: bool):
         assert turns_of(sizes, works=works).count("record") <= 1, "it is not tried again and again"
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])])
+@pytest.mark.parametrize("device", DEVICES)
 def test_memory_that_is_full_is_one_line_that_says_what_to_choose(tmp_path: Path, device: str):
     (tmp_path / "parts.py").write_text(FULL)
     knobs = {"architecture": "full", "data": "digits", "limit": 128, "epochs": 1, "device": device}
