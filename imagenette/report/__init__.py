@@ -133,6 +133,7 @@ def _lines(report: StudyReport) -> list[str]:
 def _read_study(reader: Reader, name: str, known: Callable[[str], StudyPlan | None]) -> StudyReport:
     from imagenette.report.study_report import StudyReport
     from imagenette.tracking.experiments import elsewhere
+    from imagenette.tracking.views import link_of_run
 
     tracked = reader.study(name)
     plan, problems = tracked.plan, []
@@ -152,10 +153,9 @@ def _read_study(reader: Reader, name: str, known: Callable[[str], StudyPlan | No
     parent = next(iter(tracked.parents), None)
     status = tracked.status
     study = assemble(name, plan, tracked.runs, problems=problems, status=status, parent=parent)
-    address, server = "", urlsplit(reader.uri)
-    shareable = server.hostname not in ("localhost", "127.0.0.1", "::1") and "@" not in server.netloc
-    if parent and server.scheme in ("http", "https") and shareable:
-        address = f"{reader.uri.rstrip('/')}/#/experiments/{tracked.experiment_id}/runs/{parent}"
+    address = (parent and link_of_run(reader.uri, tracked.experiment_id, parent)) or ""
+    if urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1"):  # leads nowhere on other machines
+        address = ""
     place = elsewhere(tracked.experiment)
     return StudyReport.of(study, published(plan) if plan else None, address=address, place=place)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from imagenette.errors import InputError
@@ -18,9 +19,11 @@ from imagenette.server.parts import Part, answers_http
 from imagenette.server.supervisor import Supervisor
 from imagenette.tracking.client import check_alive, connect, one_line, resolve_uri
 from imagenette.tracking.experiments import elsewhere, holding_runs
-from imagenette.tracking.views import link
+from imagenette.tracking.views import link, studies
 
 PORTS = range(5000, 5020)
+_SHOWN = 10
+"""Studies of an experiment whose links are shown; the description of each one's parent run has its own."""
 Print = Callable[[str], None]
 
 
@@ -30,7 +33,7 @@ def ui(
     """Serve them on loopback until SIGTERM or Ctrl-C; where the store is a server, only show the way there.
 
     experiment: see `look_in`. port: 0 = any free one, None = the first free one of PORTS. show: gets the
-    address of each experiment that holds runs, the newest first, once they answer.
+    address of each experiment that holds runs, the newest first, and of its studies, once they answer.
     """
     uri = resolve_uri(tracking_uri)
     check_alive(uri, advice="start it, or set MLFLOW_TRACKING_URI")
@@ -38,12 +41,19 @@ def ui(
     if uri.startswith("sqlite:///") and not file.exists():
         raise InputError(f"{file}: there is no such file, so no run yet: `imagenette train` makes one")
     with one_line(uri):
-        places = holding_runs(connect(uri), experiment)
+        client = connect(uri)
+        places = holding_runs(client, experiment)
+        arms = {number: studies(client, number) for number in places}
 
     def show_links(address: str) -> None:
         for number, name in places.items():
             report(f"the runs{elsewhere(name)}:")
             show(link(address, number) or address)
+            for study, key in islice(arms[number].items(), _SHOWN):
+                report(f"the study {study}, by arm:")
+                show(link(address, number, key) or address)
+            if (more := len(arms[number]) - _SHOWN) > 0:
+                report(f"and {more} more studies; each one's parent run has its link")
         if not places:
             report("no run of imagenette's is there yet")
             show(address)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError, RunError
 from imagenette.results import Status
+from imagenette.tracking import views
 from imagenette.tracking.client import connect, first_line, one_line, resolve_uri
 from imagenette.tracking.deliver import set_tags
 from imagenette.tracking.environment import take_outer_run
@@ -52,7 +53,7 @@ def hand_over(client: MlflowClient, outer_run_id: str, run_id: str) -> None:
     name too, for MLflow gave it a random one."""
     try:
         run = client.get_run(run_id).info
-        address = f"#/experiments/{run.experiment_id}/runs/{run_id}"
+        address = views.path_of_run(run.experiment_id, run_id)
         note = f"Launcher only: the work went on in run [{run.run_name}]({address}), `{run_id}`."
         tags = {"resumed_run": run_id, "role": "launcher", "mlflow.note.content": note}
         client.update_run(outer_run_id, name=f"launcher of {run.run_name}")

@@ -155,7 +155,7 @@ class StudyRun:
         Raises RunError if the server does not answer; called again, it goes on where it stopped.
         """
         source_id, params = source.info.run_id, source.data.params
-        link = f"[{source.info.run_name}](#/experiments/{source.info.experiment_id}/runs/{source_id})"
+        link = f"[{source.info.run_name}]({views.path_of_run(source.info.experiment_id, source_id)})"
         tags = shared_tags(source) | {"arm": arm, "trial": str(trial), "reused_run": source_id}
         tags[_NOTE] = f"Not trained again: {link} is a finished run of the same config on the same data."
         with _needed(self._uri):

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 LEADERBOARD = "leaderboard"
 _TAG = "mlflow.sharedViewState."
+_STUDY = "study-"
+_TRAINING = "workflowType=machine_learning"
+"""Asks for MLflow's pages of trainings, not its pages of language models."""
 _LIMIT = 5000  # characters of an experiment's tag
 _COMPARED = ("depth", "batch_size", "weight_decay", "lr", "optimizer", "size", "epochs", "seed")
 _RUN_NAME = "attributes.`Run Name`"
@@ -55,11 +58,16 @@ def of_study(study: str, knobs: Iterable[str]) -> str:
 def key_of_study(study: str) -> str:
     """A tag's name takes fewer signs than a study's; no two studies share one."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "-", study)[:80]
-    return (
-        f"study-{plain}"
-        if plain == study
-        else f"study-{plain}-{hashlib.sha256(study.encode()).hexdigest()[:8]}"
-    )
+    unique = plain if plain == study else f"{plain}-{hashlib.sha256(study.encode()).hexdigest()[:8]}"
+    return _STUDY + unique
+
+
+def studies(client: MlflowClient, experiment_id: str) -> dict[str, str]:
+    """Name -> key of each study that has a view in an experiment, in the order of the alphabet. A name that a
+    tag cannot hold stands as its key has it."""
+    start = _TAG + _STUDY
+    keys = sorted(tag for tag in client.get_experiment(experiment_id).tags if tag.startswith(start))
+    return {key.removeprefix(start): key.removeprefix(_TAG) for key in keys}
 
 
 def keep(client: MlflowClient, experiment_id: str, views: dict[str, str]) -> None:
@@ -75,7 +83,7 @@ def keep(client: MlflowClient, experiment_id: str, views: dict[str, str]) -> Non
 def path(experiment_id: str, key: str = LEADERBOARD, *, charts: bool = False) -> str:
     """Where a view stands in MLflow's pages: a link for a description."""
     mode = "&compareRunsMode=CHART" * charts
-    state = f"workflowType=machine_learning&viewStateShareKey={quote(key)}{mode}"
+    state = f"{_TRAINING}&viewStateShareKey={quote(key)}{mode}"
     return f"#/experiments/{experiment_id}/runs?{state}"
 
 
@@ -95,9 +103,14 @@ def link_here(uri: str, experiment: str) -> str | None:
     return None
 
 
+def path_of_run(experiment_id: str, run_id: str) -> str:
+    """Where a run stands in MLflow's pages: a link for a description."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?{_TRAINING}"
+
+
 def link_of_run(uri: str, experiment_id: str, run_id: str) -> str | None:
     """The address of a run's page; None of a store without pages."""
-    return _page(uri, f"#/experiments/{experiment_id}/runs/{run_id}")
+    return _page(uri, path_of_run(experiment_id, run_id))
 
 
 def _page(uri: str, path: str) -> str | None:

@@ -80,6 +80,15 @@ def test_the_report_is_shown_under_the_studys_parent_run(store: Store, made: Pat
     assert Path(here).read_text() == (made / "decay/report.html").read_text()
 
 
+def test_a_page_links_to_the_study_where_browsers_reach_it(report: Report, made: Path, tmp_path: Path):
+    assert "in MLflow</a>" not in (made / "report.html").read_text(), "loopback is of no use to others"
+    pages = "https://me:secret@lab.example/mlflow"
+    assert report("decay", "--out", tmp_path, "--no-log", IMAGENETTE_PAGES_URI=pages).returncode == 0
+    page = (tmp_path / "report.html").read_text()
+    assert re.search(r'href="https://lab\.example/mlflow/#/experiments/\d+/runs/\w+\?workflowType=', page)
+    assert "secret" not in page
+
+
 def children_seconds() -> float:
     """CPU seconds of child processes that have ended: the same on a busy machine, nearly."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

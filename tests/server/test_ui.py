@@ -13,33 +13,41 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from imagenette.tracking import views
 from tests.server.served import clean_environment
 from tests.waiting import wait_until
 
+STUDIES = [f"lr-{letter}" for letter in "abcdefghijkl"]
 COMMAND = [sys.executable, "-m", "imagenette", "ui"]
 
 
 def test_it_serves_the_runs_of_a_file_and_leaves_no_process(tmp_path: Path) -> None:
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     run = client.create_run("0", tags={"imagenette.uid": "u"}).info.run_id
+    views.keep(client, "0", {views.key_of_study(name): views.of_study(name, ["lr"]) for name in STUDIES})
     with (tmp_path / "out").open("wb") as out, (tmp_path / "err").open("wb") as err:
         env = clean_environment()
         process = subprocess.Popen([*COMMAND, "--port", "0"], stdout=out, stderr=err, cwd=tmp_path, env=env)
     try:
         wait_until(lambda: (tmp_path / "out").read_text() or process.poll() is not None, 300)
-        link = (tmp_path / "out").read_text().strip()
-        found = re.fullmatch(
-            r"(http://127\.0\.0\.1:\d+)/#/experiments/0/runs\?workflowType=machine_learning.*", link
+        wait_until(lambda: "more studies" in (tmp_path / "err").read_text() or process.poll() is not None, 30)
+        links, notes = (tmp_path / "out").read_text(), (tmp_path / "err").read_text()
+        found = re.match(
+            r"(http://127\.0\.0\.1:\d+)/#/experiments/0/runs\?workflowType=machine_learning.*=leaderboard\n",
+            links,
         )
-        assert found, (link, (tmp_path / "err").read_text())
-        assert "in experiment 'Default'" in (tmp_path / "err").read_text()
+        assert found, (links, notes)
+        assert "in experiment 'Default'" in notes
+        shown = re.findall("viewStateShareKey=study-(.*)", links)
+        assert shown == STUDIES[:10] == re.findall("the study (.*), by arm", notes)
+        assert "and 2 more studies" in notes
         assert MlflowClient(found[1]).get_run(run).data.tags["imagenette.uid"] == "u"
         with urllib.request.urlopen(found[1], timeout=30) as page:
             assert b"<title>MLflow</title>" in page.read()
         links_only = subprocess.run(
             COMMAND, capture_output=True, text=True, env=env | {"MLFLOW_TRACKING_URI": found[1]}, timeout=120
         )
-        assert links_only.stdout.strip() == link, "a server that is there already is not served again"
+        assert links_only.stdout == links, "a server that is there already is not served again"
         children = psutil.Process(process.pid).children(recursive=True)
         jobs = [p.pid for p in children if "huey" in " ".join(p.cmdline())]
         assert jobs == [], "the pages need no queue of jobs"

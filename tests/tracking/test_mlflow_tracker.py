@@ -83,7 +83,9 @@ def test_a_run_knows_its_pages_and_its_experiment_opens_on_the_leaderboard(
     run = the_run(tmp_path, server.uri)
     experiment = MlflowClient(server.uri).get_experiment(run.info.experiment_id)
     page, board = tracker.pages
-    assert page.endswith(f"/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}")
+    assert page.endswith(
+        f"/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}?workflowType=machine_learning"
+    )
     assert board == views.link_here(server.uri, experiment.name)
     assert experiment.tags["mlflow.sharedViewState.leaderboard"] == views.leaderboard()
     tracker.result({"best/test_accuracy": 0.5})

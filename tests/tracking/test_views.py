@@ -60,15 +60,15 @@ def test_links_are_for_servers_with_pages_and_hold_no_password():
     assert views.link("http://me:secret@host:5000/", "1") == (
         "http://host:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=leaderboard"
     )
-    assert (
-        views.link_of_run("https://host/mlflow", "1", "abc") == "https://host/mlflow/#/experiments/1/runs/abc"
+    assert views.link_of_run("https://host/mlflow", "1", "abc") == (
+        "https://host/mlflow/#/experiments/1/runs/abc?workflowType=machine_learning"
     )
     assert views.path("1", charts=True).endswith("&compareRunsMode=CHART")
 
 
 def test_links_lead_where_browsers_reach_the_pages(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("IMAGENETTE_PAGES_URI", "https://lab.example/mlflow/")
-    run = "https://lab.example/mlflow/#/experiments/1/runs/abc"
+    run = "https://lab.example/mlflow/#/experiments/1/runs/abc?workflowType=machine_learning"
     assert views.link_of_run("http://mlflow:5000", "1", "abc") == run
     assert views.link_of_run("postgresql://optuna@database/mlflow", "1", "abc") == run
 
