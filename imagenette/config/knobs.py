@@ -155,6 +155,8 @@ class Config(BaseModel):
     compile: bool = False
     """Have torch.compile make the training step's kernels: minutes before the first step of each resolution,
     faster steps after it on a GPU at large batches. Needs a C++ compiler on a CPU, Triton on a GPU."""
+    kernels: Literal["auto", "stock"] = "auto"
+    """auto = on a CPU, gradients that torch's own kernels compute slowly in a way that is faster."""
     deterministic: bool = False
     """On a GPU, only kernels that give the same sums each time, where torch has them (it warns of others):
     slower, and a run repeats itself bit for bit as it does on a CPU."""
@@ -210,7 +212,7 @@ class Config(BaseModel):
 
 
 KNOBS: tuple[str, ...] = tuple(Config.model_fields)
-OPERATIONAL = frozenset({"device", "nproc", "deterministic", "workers", "bad_pictures"})
+OPERATIONAL = frozenset({"device", "nproc", "kernels", "deterministic", "workers", "bad_pictures"})
 """Knobs that leave the result as it is: two configs that differ only here are the same experiment on data of
 one digest."""
 

@@ -29,7 +29,7 @@ class Speed:
     resident: list[float]
     """One batch that is already in memory, again and again: the limit."""
     plain: list[float]
-    """The same by steps neither recorded nor compiled; empty where all are such."""
+    """The same by torch's own kernels, in steps neither recorded nor compiled; empty where all are such."""
     steps: int
     """Optimizer steps per round and kind."""
     config: dict[str, str]
@@ -42,7 +42,7 @@ class Speed:
 
     @property
     def gain(self) -> float:
-        """Median over rounds of real to plain: what recording and compiling bring."""
+        """Median over rounds of real to plain: what our kernels, recording and compiling bring."""
         return statistics.median(real / plain for real, plain in zip(self.real, self.plain, strict=True))
 
     def summary(self) -> dict[str, object]:
@@ -70,7 +70,7 @@ class Speed:
             f"ratio            {self.ratio:8.3f}  (median of {len(self.real)} rounds of {self.steps} steps)",
             *(
                 f"plain steps      {statistics.median(self.plain):8.1f} images/s  "
-                f"(the real data path has {self.gain:.3f} of it)"
+                f"(one batch, torch's own kernels; the real data path has {self.gain:.3f} of it)"
                 for _ in self.plain[:1]
             ),
         ]
@@ -83,9 +83,11 @@ def measure(config: Config, dataset: Dataset, *, rounds: int, steps: int) -> Spe
         state = make_state(config, len(dataset.classes), world)
         step = stepper(state, task, world)
         plainly = None
-        if world.device.type == "cuda" or config.compile:
-            stock = replace(task, config=config.model_copy(update={"compile": False}))
-            plainly = stepper(state, stock, world, record=False)
+        if world.device.type == "cuda" or config.compile or config.kernels == "auto":
+            stock = config.model_copy(update={"compile": False, "kernels": "stock"})
+            other = make_state(stock, len(dataset.classes), world)
+            other.net.train()
+            plainly = stepper(other, replace(task, config=stock), world, record=False)
         state.net.train()
         one = next(iter(task.train.epoch(1)))
 
@@ -99,6 +101,8 @@ def measure(config: Config, dataset: Dataset, *, rounds: int, steps: int) -> Spe
 
         speed(itertools.repeat(one, WARM_UP))
         speed(endless(task.train, WARM_UP, first_epoch=1))
+        if plainly:
+            speed(itertools.repeat(one, WARM_UP), plainly)
         real, resident, plain = [], [], []
         for turn in range(rounds):
             real.append(speed(endless(task.train, steps, first_epoch=turn + 2)))

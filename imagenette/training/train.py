@@ -20,7 +20,7 @@ from imagenette.data.batches import EvalBatches, Normalizer, TrainBatches
 from imagenette.data.plan import epoch_sizes, split_positions
 from imagenette.data.resident import pictures
 from imagenette.errors import RunError
-from imagenette.network import models
+from imagenette.network import kernels, models
 from imagenette.records import Epoch
 from imagenette.results import Status
 from imagenette.tracking import Tracker, null_tracker
@@ -208,6 +208,8 @@ def make_state(config: Config, classes: int, world: World) -> TrainState:
         # So that what is computed does not depend on how many processes there are.
         sync_bn=config.sync_bn or (world.size > 1 and config.has_depth and not config.bn_group),
     ).to(world.device)
+    if config.kernels == "auto" and world.device.type == "cpu":
+        kernels.use(net)
     optimizer = optim.build(
         net,
         config.optimizer,
