@@ -50,7 +50,7 @@ def main() -> None:
                     place = {"precision": precision, "size": size, "batch": batch}
                     shape = f"{channels} x {side} x {side} to {filters}"
                     times = clocked(conv, input, getattr(torch, precision), rounds=given.rounds)
-                    chosen = {"auto": "product" if pays(conv, input) else "stock"}
+                    chosen = {"auto": "product" if pays(conv, input, getattr(torch, precision)) else "stock"}
                     rows.append({**place, "shape": shape, "stride": stride, **times, **chosen})
                     side //= stride
     _common.publish(facts, rows, file=given.json)

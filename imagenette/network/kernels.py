@@ -22,9 +22,9 @@ class Conv2d(nn.Conv2d):
     else is nn.Conv2d's."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or not pays(self, input):
-            return super().forward(input)
         kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+        if not self.training or not pays(self, input, kind):
+            return super().forward(input)
         output: Tensor = _Convolution.apply(input.to(kind), self.weight.to(kind), self.stride, self.padding)
         return output
 
@@ -49,12 +49,11 @@ def _plain(conv: nn.Conv2d) -> bool:
     )
 
 
-def pays(conv: nn.Conv2d, input: Tensor) -> bool:
-    """Whether the product is the faster one, as measured (benchmarks/kernels.py)."""
-    if input.device.type != "cpu":
-        return False
-    side = max(input.shape[2:]) // conv.stride[0]  # of the output, px
-    return side <= 4 or (side <= 8 and conv.stride[0] == 2)
+def pays(conv: nn.Conv2d, input: Tensor, kind: torch.dtype) -> bool:
+    """Whether the product is the faster one, as measured (benchmarks/kernels.py). kind: computed in it."""
+    stride = conv.stride[0]
+    side = max(input.shape[2:]) // stride  # of the output, px
+    return input.device.type == "cpu" and side <= stride * (4 if kind is torch.bfloat16 else 2)
 
 
 class _Convolution(torch.autograd.Function):
