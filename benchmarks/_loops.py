@@ -1,5 +1,5 @@
 """One training loop per library, each as its users write it; the same ResNet on the same pictures, on the
-CPU. Knows nothing of rounds and medians.
+CPU; ours and timm's also on a GPU. Knows nothing of rounds and medians.
 
 All draw a crop of at least 35 % of the area, resize it and mirror half; SGD with Nesterov momentum, label
 smoothing 0.1. The reference's own loop alone keeps its own (8 %, no smoothing, plain momentum).
@@ -51,6 +51,7 @@ class Setting:
     size: int
     batch_size: int
     seed: int
+    device: str = "cpu"
 
 
 def ours(setting: Setting, workers: int, flags: Flags) -> Turn:
@@ -58,7 +59,7 @@ def ours(setting: Setting, workers: int, flags: Flags) -> Turn:
     resolution from the start. The recipe's own may cost more or less a step."""
     knobs = {name: getattr(setting, name) for name in ("depth", "size", "batch_size", "seed")}
     same = SGD | {"optimizer": "sgd", "label_smoothing": SMOOTHING, "crop_scale": CROP[0], "start_size": 0}
-    here = {"data": setting.archive, "device": "cpu", "workers": workers, "precision": "bfloat16"}
+    here = {"data": setting.archive, "device": setting.device, "workers": workers, "precision": "bfloat16"}
     config = resolve(knobs | same | here)
     dataset = prepare(config, processes=1)
     with join(config.device) as world:  # one process: nothing to leave
@@ -153,6 +154,8 @@ def torchvision(setting: Setting, workers: int, flags: Flags) -> Turn:
 def timm_(setting: Setting, workers: int, flags: Flags) -> Turn:
     """timm's loader and the step of its train.py with --amp --amp-dtype bfloat16 --channels-last. Flags:
     prefetcher, which normalizes whole batches in the training's process (--no-prefetcher otherwise)."""
+    device = torch.device(setting.device)
+    torch.backends.cudnn.benchmark = device.type == "cuda"
     images = create_dataset("", root=str(setting.folder), split="train", is_training=True)
     loader = create_loader(
         images,
@@ -164,21 +167,23 @@ def timm_(setting: Setting, workers: int, flags: Flags) -> Turn:
         mean=MEAN,
         std=STD,
         num_workers=workers,
-        device=torch.device("cpu"),
+        device=device,
+        pin_memory=device.type == "cuda",
         use_prefetcher="prefetcher" in flags,
         persistent_workers=False,
     )
     classes = len(images.reader.class_to_idx)
     net = timm.create_model(f"resnet{setting.depth}", num_classes=classes)
-    net = net.to(memory_format=torch.channels_last).train()
+    net = net.to(device, memory_format=torch.channels_last).train()
     optimizer = create_optimizer_v2(net, opt="sgd", **SGD)  # its sgd is Nesterov's
     criterion = LabelSmoothingCrossEntropy(SMOOTHING)
 
     def steps() -> Iterator[int]:
         while True:
             for inputs, labels in loader:
+                inputs, labels = inputs.to(device), labels.to(device)  # where the prefetcher has not done so
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-                with torch.autocast("cpu", torch.bfloat16):
+                with torch.autocast(device.type, torch.bfloat16):
                     loss = criterion(net(inputs), labels)
                 loss.backward()
                 optimizer.step()
@@ -193,6 +198,14 @@ def timed(steps: Callable[[], Iterator[int]], warm_up: int, count: int) -> float
     loop = steps()
     for _ in itertools.islice(loop, warm_up):
         pass
+    wait_for_gpu()
     started = time.perf_counter()
     images = sum(itertools.islice(loop, count))
+    wait_for_gpu()
     return images / (time.perf_counter() - started)
+
+
+def wait_for_gpu() -> None:
+    """For all that was launched on it; on a CPU everything is done when a call returns."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -19,6 +19,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,8 @@ TESTS = (
     "pluggy==",
     "execnet==",
 )
+WAYS = ("", "compile", "cudnn_benchmark")
+"""Of a step: recorded as it is, or with one of these knobs besides."""
 CARRIED = 45 * 2**20
 """Bytes of one part of the data, for transfers that are limited."""
 
@@ -88,15 +91,34 @@ def jobs(data: str, out: Path, *, rehearse: bool) -> Iterator[Job]:
     ]
     cells += [(18, 256, 256), (152, 224, 256)]
     compiled = [(18, 128, 256), (50, 128, 256), (50, 224, 256), (18, 64, 64)]
-    kinds = [(cell, False) for cell in cells] + [(cell, True) for cell in compiled]
-    for (depth, size, batch), compiles in kinds[: 1 if rehearse else None]:
+    kinds = [
+        (cell, way) for way, some in zip(WAYS, (cells, compiled, compiled), strict=True) for cell in some
+    ]
+    for (depth, size, batch), way in kinds[: 1 if rehearse else None]:
         knobs = {"depth": depth, "size": 32 if rehearse else size, "batch-size": batch, "data": data}
         knobs |= {"start-size": 0, "optimizer": "sgd"}
         turns = ["--rounds", "2", "--steps", "3"] if rehearse else ["--rounds", "5", "--steps", "40"]
-        name = f"throughput-{depth}-{size}-{batch}{'-compiled' * compiles}"
-        knobs |= {"compile": "true"} if compiles else {}
+        name = f"throughput-{depth}-{size}-{batch}{way and '-' + way}"
+        knobs |= {way: "true"} if way else {}
         line = [*python, "bench", *turns, *options(knobs), "--json", str(out / f"{name}.measured")]
         yield Job(name, line, "throughput")
+    peers = [(18, 128, 256), (50, 224, 256)] if Path(data).is_file() else []  # loaders need its pictures
+    for depth, size, batch in peers[: 1 if rehearse else None]:
+        cell = {"depth": depth, "size": 32 if rehearse else size, "batch-size": 8 if rehearse else batch}
+        turns = ["--rounds=1", "--steps=2", "--try-steps=1"] if rehearse else ["--rounds=3", "--steps=60"]
+        line = [sys.executable, str(ROOT / "benchmarks/peers.py"), *options(cell | {"data": data}), *turns]
+        line += [
+            "--unpacked",
+            str(Path(tempfile.gettempdir(), "imagenette-unpacked")),
+            "--peers",
+            "timm",
+            "--device",
+            "auto",
+            "--workers",
+        ]
+        line += ["0"] if rehearse else ["8", "14"]
+        name = f"timm-{depth}-{size}-{batch}"
+        yield Job(name, [*line, "--json", str(out / f"{name}.measured")], "throughput")
     small = {"data": data, "size": 32, "epochs": 2, "limit": 200} if rehearse else {"data": data}
     plans: list[tuple[str, dict[str, object], int]] = [
         ("record-5", {"recipe": "record"}, 5),

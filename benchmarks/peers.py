@@ -1,5 +1,6 @@
 """Training images/s of `imagenette` and of the loops people would use instead: the reference report's own,
-torchvision's reference, timm's, fastai's. Real images, the same ResNet, on the CPU, in turns.
+torchvision's reference, timm's, fastai's. Real images, the same ResNet, in turns, on a CPU; ours and timm's
+also on a GPU.
 
     python benchmarks/peers.py --data ARCHIVE --unpacked FOLDER --json FILE
 
@@ -28,6 +29,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import _common
+import torch
 from _loops import Flags, Setting, ours, reference, timm_, torchvision
 
 
@@ -54,6 +56,7 @@ FLAGS: dict[str, Sequence[Flags]] = {
     "fastai": [("float32",), ("float32", "channels-last")],
     "fastai with our callback": [("bfloat16", "channels-last")],
 }
+ON_GPU = {"timm"}
 WORKERS = {"ours": [0], "reference": [2]}  # the others': --workers. Ours are threads, 0 = one a core
 
 
@@ -124,12 +127,18 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", default=list(FLAGS)[1:], choices=list(FLAGS)[1:])
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="to choose from [0 1 2]")
     parser.add_argument("--try-steps", type=int, default=6, help="of the turns that choose [6]")
+    parser.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda"], help="[cpu]")
     given = parser.parse_args()
+    device = "cuda" if given.device != "cpu" and torch.cuda.is_available() else "cpu"
+    if given.device == "cuda" != device:
+        parser.error("no GPU is there")
+    if device == "cuda" and set(given.peers) - ON_GPU:
+        parser.error(f"on a GPU: --peers {' '.join(ON_GPU)}")
 
     packages = ["timm"] + ["fastai"] * any(name.startswith("fastai") for name in given.peers)
-    facts = _common.about(*packages, seeds=[given.seed])
+    facts = _common.about(*packages, seeds=[given.seed], device=device)
     same = {name: vars(given)[name] for name in ("depth", "size", "batch_size", "seed")}
-    setting = Setting(archive=given.data, folder=unpack(given.data, given.unpacked), **same)
+    setting = Setting(archive=given.data, folder=unpack(given.data, given.unpacked), device=device, **same)
     names = ["ours", *given.peers]
     ways, tries = {}, {}
     with ExitStack() as stack:  # closing ends a player, which would be waited for otherwise

@@ -1,9 +1,9 @@
-"""Training images/s of the real data path, of one resident batch (the machine's limit), and their ratio, for
-every depth, size, precision and batch size that is asked for.
+"""Training images/s of the real data path, of one resident batch (the machine's limit), and of that batch by
+torch's own kernels in plain steps, for every depth, size, precision and batch size that is asked for.
 
     python benchmarks/throughput.py --data ARCHIVE --json FILE
 
-A cell is `imagenette bench` in a process of its own: both kinds in turns, medians over rounds. The file is
+A cell is `imagenette bench` in a process of its own: all kinds in turns, medians over rounds. The file is
 written anew after every cell, so a grid that is cut short keeps what it has.
 """
 
@@ -57,6 +57,8 @@ def row(varied: dict[str, object], cell: dict[str, object]) -> dict[str, object]
         "rounds": _common.spread(cell["rounds"]["real"]),
         "limit, images/s": cell["limit_images_per_second"],
         "of the limit": cell["ratio"],
+        "torch's kernels, images/s": cell.get("plain_images_per_second", "the same"),
+        "times theirs": cell.get("gain", 1.0),
         "peak MB": cell["memory"]["peak"],
     }
 

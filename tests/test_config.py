@@ -222,6 +222,7 @@ def test_the_fast_recipe_crops_less_in_short_runs():
             {"activation": "mish"},
             "activation=mish: architecture=resnet has relu; choose architecture=xresnet",
         ),
+        ({"deterministic": True, "cudnn_benchmark": True}, "cudnn_benchmark=true: deterministic=true wants"),
         ({"architecture": "resnet26d", "bn_group": 8}, "bn_group=8: only architecture=resnet and xresnet"),
         (
             {"architecture": "resnet26d", "sync_bn": True},

@@ -134,16 +134,36 @@ def status(name: str | None, storage: str | None, watch: bool) -> None:
 @click.option("--name", metavar="NAME", help="Registered model. [default: any that is on a study's data]")
 @flag("--log", default=True, help="Show each report under its study's parent run too.")
 @click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Read this folder, which --bundle wrote, in place of a tracking server.",
+)
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Also write what the report was made from: runs, curves, predictions, as Parquet files.",
+)
+@click.option(
     "--readme",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Also put the results into this Markdown file, between its two `imagenette report` comments.",
 )
 def report(
-    studies: tuple[str, ...], out: Path, watch: bool, name: str | None, log: bool, readme: Path | None
+    studies: tuple[str, ...],
+    out: Path,
+    watch: bool,
+    name: str | None,
+    log: bool,
+    source: Path | None,
+    bundle: Path | None,
+    readme: Path | None,
 ) -> None:
     """Tables, figures and conclusions of each STUDY (else of every study, in whatever experiment), from the
-    tracking server alone: one HTML page, Markdown, CSV, LaTeX, SVG, PDF and PNG.
+    tracking server alone, or from a bundle: one HTML page, Markdown, CSV, LaTeX, SVG, PDF and PNG.
 
     Exit codes: 0 written; 2 no such study; 1 the server does not answer.
     """
@@ -151,6 +171,8 @@ def report(
     from imagenette.report import report as run
     from imagenette.tracking import environment
 
+    if source and watch:
+        raise click.UsageError("--watch: a bundle does not change; leave it or --from out")
     request = Request(
         studies=tuple(word for text in studies for word in text.split(",") if word),
         out=environment.lasting(out),
@@ -159,6 +181,8 @@ def report(
         model=name,
         watch=watch,
         log=log,
+        source=source,
+        bundle=bundle,
         readme=readme,
         known=_shipped,
     )

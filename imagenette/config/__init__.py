@@ -77,6 +77,10 @@ def _check_together(config: Config) -> Config:
         raise InputError(
             f"activation={config.activation}: architecture=resnet has relu; choose architecture=xresnet"
         )
+    if config.deterministic and config.cudnn_benchmark:
+        raise InputError(
+            "cudnn_benchmark=true: deterministic=true wants the same kernels in each run; choose one"
+        )
     if config.architecture not in OWN and (config.bn_group or config.sync_bn):
         knob = f"bn_group={config.bn_group}" if config.bn_group else "sync_bn=true"
         raise InputError(f"{knob}: only architecture=resnet and xresnet have it, not {config.architecture}")

@@ -157,6 +157,9 @@ class Config(BaseModel):
     faster steps after it on a GPU at large batches. Needs a C++ compiler on a CPU, Triton on a GPU."""
     kernels: Literal["auto", "stock"] = "auto"
     """auto = on a CPU, gradients that torch's own kernels compute slowly in a way that is faster."""
+    cudnn_benchmark: bool = False
+    """On a GPU, have cuDNN try its kernels on each new shape and keep the fastest: perhaps another in each
+    run."""
     deterministic: bool = False
     """On a GPU, only kernels that give the same sums each time, where torch has them (it warns of others):
     slower, and a run repeats itself bit for bit as it does on a CPU."""
@@ -212,7 +215,9 @@ class Config(BaseModel):
 
 
 KNOBS: tuple[str, ...] = tuple(Config.model_fields)
-OPERATIONAL = frozenset({"device", "nproc", "kernels", "deterministic", "workers", "bad_pictures"})
+OPERATIONAL = frozenset(
+    {"device", "nproc", "kernels", "cudnn_benchmark", "deterministic", "workers", "bad_pictures"}
+)
 """Knobs that leave the result as it is: two configs that differ only here are the same experiment on data of
 one digest."""
 

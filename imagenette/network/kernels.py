@@ -8,6 +8,8 @@ as fast as any product of matrices, for the price of copying each window.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,6 +38,19 @@ def use(net: nn.Module) -> None:
             module.__class__ = Conv2d
 
 
+@contextmanager
+def stock(net: nn.Module) -> Iterator[None]:
+    """Within it the network computes by torch's own kernels alone."""
+    ours: list[nn.Module] = [module for module in net.modules() if type(module) is Conv2d]
+    for module in ours:
+        module.__class__ = nn.Conv2d
+    try:
+        yield
+    finally:
+        for module in ours:
+            module.__class__ = Conv2d
+
+
 def _plain(conv: nn.Conv2d) -> bool:
     """Whether it is what a ResNet is made of."""
     return (
@@ -52,7 +67,7 @@ def _plain(conv: nn.Conv2d) -> bool:
 def pays(conv: nn.Conv2d, input: Tensor, kind: torch.dtype) -> bool:
     """Whether the product is the faster one, as measured (benchmarks/kernels.py). kind: computed in it."""
     stride = conv.stride[0]
-    side = max(input.shape[2:]) // stride  # of the output, px
+    side = -(-max(input.shape[2:]) // stride)  # of the output, px
     return input.device.type == "cpu" and side <= stride * (4 if kind is torch.bfloat16 else 2)
 
 

@@ -23,7 +23,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from imagenette.errors import InputError, RunError
 from imagenette.files import write_whole
@@ -31,9 +30,13 @@ from imagenette.report.assemble import assemble
 from imagenette.report.study import published, unreadable
 
 if TYPE_CHECKING:
+    from imagenette.report.bundle import Bundle
     from imagenette.report.reader import Reader
+    from imagenette.report.runs import Champion
     from imagenette.report.study_report import StudyReport
     from imagenette.tracking.study_plan import StudyPlan
+
+    Source = Reader | Bundle
 
 WATCH_SECONDS = 15
 
@@ -46,6 +49,10 @@ class Request:
     """Names; none = every study that has a parent run."""
     out: Path = Path("report")
     tracking_uri: str | None = None
+    source: Path | None = None
+    """A bundle to read in place of a server."""
+    bundle: Path | None = None
+    """A folder to write the bundle into that the same report can be made from."""
     experiment: str | None = None
     """Its name; None = the one that `mlflow run` was told, else all of them."""
     model: str | None = None
@@ -65,11 +72,9 @@ def report(request: Request, emit: Callable[[str], None]) -> None:
 
     InputError on an unknown study or an unwritable folder; RunError if the server does not answer.
     """
-    from imagenette.report.reader import open_reader  # MLflow comes with it
-
     with ExitStack() as stack:
         stack.enter_context(_folder(request.out))
-        reader = open_reader(request.tracking_uri, request.experiment)
+        reader = _source(request)
         describe = stack.enter_context(reader.launched())
         names = list(dict.fromkeys(request.studies)) or reader.studies()
         if not names:
@@ -105,7 +110,17 @@ def report(request: Request, emit: Callable[[str], None]) -> None:
             raise
 
 
-def _read(reader: Reader, names: Sequence[str], request: Request) -> list[StudyReport]:
+def _source(request: Request) -> Source:
+    if request.source is not None:
+        from imagenette.report.bundle import Bundle
+
+        return Bundle(request.source)
+    from imagenette.report.reader import open_reader  # MLflow comes with it
+
+    return open_reader(request.tracking_uri, request.experiment)
+
+
+def _read(reader: Source, names: Sequence[str], request: Request) -> list[StudyReport]:
     """A study that nobody named and that cannot be read stands in the report with the reason."""
     from imagenette.report.study_report import StudyReport
 
@@ -130,10 +145,9 @@ def _lines(report: StudyReport) -> list[str]:
     ]
 
 
-def _read_study(reader: Reader, name: str, known: Callable[[str], StudyPlan | None]) -> StudyReport:
+def _read_study(reader: Source, name: str, known: Callable[[str], StudyPlan | None]) -> StudyReport:
     from imagenette.report.study_report import StudyReport
     from imagenette.tracking.experiments import elsewhere
-    from imagenette.tracking.views import link_of_run
 
     tracked = reader.study(name)
     plan, problems = tracked.plan, []
@@ -153,14 +167,12 @@ def _read_study(reader: Reader, name: str, known: Callable[[str], StudyPlan | No
     parent = next(iter(tracked.parents), None)
     status = tracked.status
     study = assemble(name, plan, tracked.runs, problems=problems, status=status, parent=parent)
-    address = (parent and link_of_run(reader.uri, tracked.experiment_id, parent)) or ""
-    if urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1"):  # leads nowhere on other machines
-        address = ""
+    address = (parent and reader.page(tracked.experiment_id, parent)) or ""
     place = elsewhere(tracked.experiment)
     return StudyReport.of(study, published(plan) if plan else None, address=address, place=place)
 
 
-def _write(reader: Reader, reports: Sequence[StudyReport], request: Request, *, refresh: int | None) -> None:
+def _write(reader: Source, reports: Sequence[StudyReport], request: Request, *, refresh: int | None) -> None:
     """Everything into the folder, and each study's part under its parent run."""
     from imagenette.report.write import markdown, page, put_into, write_study
 
@@ -182,9 +194,27 @@ def _write(reader: Reader, reports: Sequence[StudyReport], request: Request, *, 
         write_whole(request.out / "report.md", text, fsync=False)
     except OSError as error:
         raise InputError(f"out={request.out}: {error.strerror or error}") from None
+    if request.bundle is not None and refresh is None:
+        _keep(reader, reports, champions, request.bundle)
     if request.readme:
         links = _links(request.readme, request.out)
         put_into(request.readme, markdown(drawn, links, brief=True))
+
+
+def _keep(
+    reader: Source, reports: Sequence[StudyReport], champions: Sequence[Champion], folder: Path
+) -> None:
+    """All that the reports were made from, but for studies that could not be read."""
+    from imagenette.report import bundle
+
+    studies = {}
+    for report in reports:
+        with suppress(InputError):
+            studies[report.study.name] = reader.study(report.study.name)
+    try:
+        bundle.write(folder, studies, champions, reader.answers)
+    except OSError as error:
+        raise InputError(f"bundle={folder} cannot be written: {error.strerror or error}") from None
 
 
 def _links(document: Path, out: Path) -> Callable[[StudyReport], str | None]:

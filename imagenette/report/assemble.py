@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 
 from imagenette.config import KNOBS, OPERATIONAL, canonical
 from imagenette.report.runs import TrackedRun, number
@@ -250,6 +251,8 @@ def _differing_knobs(arm: Arm) -> list[str]:
     differing = []
     for knob in KNOBS:
         values = {in_short(run.params[knob]) for run in arm.runs if knob in run.params}
+        if knob == "data":  # may lie elsewhere on each machine; their digest is compared
+            values = {PurePath(value).name for value in values}
         if len(values) > 1 and knob != "seed" and knob not in OPERATIONAL:
             differing.append(f"{knob} ({', '.join(sorted(values))})")
     return differing

@@ -7,14 +7,14 @@ import statistics
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
-import numpy.typing as npt
 
 from imagenette.artifacts import (
     CLASSES,
@@ -26,7 +26,7 @@ from imagenette.artifacts import (
     read_table,
 )
 from imagenette.errors import InputError
-from imagenette.report.runs import CURVES, Curve, TrackedRun, number
+from imagenette.report.runs import CURVES, Champion, Curve, Tracked, TrackedRun, number
 from imagenette.results import METRICS, SELECTED, Status
 from imagenette.tracking.address import CHAMPION, Address
 from imagenette.tracking.client import check_alive, connect, first_line, one_line, quoted, resolve_uri
@@ -38,6 +38,7 @@ from imagenette.tracking.lookup import find_run, find_version, promoted_versions
 from imagenette.tracking.outer_run import outer_run
 from imagenette.tracking.runs import get_run
 from imagenette.tracking.study_plan import OUTLINE, StudyPlan
+from imagenette.tracking.views import link_of_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,40 +49,6 @@ _Read = TypeVar("_Read")
 AT_ONCE = 8
 """Files under way from the server at once."""
 _TRAININGS = ("run", "trial", "reused")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Tracked:
-    """All that the server has of a study."""
-
-    experiment_id: str
-    experiment: str
-    others: tuple[str, ...]
-    """Experiments that have an older study of this name."""
-    parents: tuple[str, ...]
-    """Ids of the runs that it is shown under, the newest first; several where a study was made anew."""
-    status: str
-    """How the newest of them stands; empty without one."""
-    plan: StudyPlan | None
-    """None where no parent run says what was planned."""
-    problem: str
-    """Why there is no plan."""
-    runs: tuple[TrackedRun, ...]
-    """The oldest first."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Champion:
-    """What the registered best model says of every test image."""
-
-    version: str
-    run_id: str
-    study: str
-    data_digest: str
-    classes: tuple[str, ...]
-    """Readable, in the order of their numbers."""
-    counts: npt.NDArray[np.int64]
-    """[classes, classes]: row is the true class, column the predicted one."""
 
 
 class Reader:
@@ -218,6 +185,7 @@ class Reader:
             except (InputError, KeyError):
                 return None
             return Champion(
+                name=name,
                 version=str(version.version),
                 run_id=run.info.run_id,
                 study=run.data.tags.get("study", "none"),
@@ -225,6 +193,13 @@ class Reader:
                 classes=tuple(names.values()),
                 counts=counts,
             )
+
+    def page(self, experiment_id: str, run_id: str) -> str | None:
+        """A run's page in MLflow; None where there is none, or none that another machine reaches."""
+        address = link_of_run(self.uri, experiment_id, run_id)
+        return (
+            None if urlsplit(address or "").hostname in (None, "localhost", "127.0.0.1", "::1") else address
+        )
 
     def log(self, run_id: str, folder: Path, files: Iterable[Path]) -> None:
         """Show these files of a folder under a run, at `report/`, over what an earlier report left there."""

@@ -1,4 +1,5 @@
-"""A tracked run as a report sees it: plain records, checked one value at a time. Knows no MLflow."""
+"""A tracked run, and a whole study, as a report sees them: plain records, checked one value at a time. They
+know no MLflow."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imagenette.results import TEST_ACCURACIES, Status
+from imagenette.tracking.study_plan import StudyPlan
 
 CURVES = ("train/accuracy", "test/accuracy", "train/loss", "test/loss")
 Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -80,6 +82,42 @@ class TrackedRun:
                 stored = self.answers[metric].mean()
                 wrong.append(f"claims {metric}={value:.4f}, its predictions say {stored:.4f}")
         return wrong
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tracked:
+    """All that the server has of a study."""
+
+    experiment_id: str
+    experiment: str
+    others: tuple[str, ...]
+    """Experiments that have an older study of this name."""
+    parents: tuple[str, ...]
+    """Ids of the runs that it is shown under, the newest first; several where a study was made anew."""
+    status: str
+    """How the newest of them stands; empty without one."""
+    plan: StudyPlan | None
+    """None where no parent run says what was planned."""
+    problem: str
+    """Why there is no plan."""
+    runs: tuple[TrackedRun, ...]
+    """The oldest first."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Champion:
+    """What the registered best model says of every test image."""
+
+    name: str
+    """Of the registered model."""
+    version: str
+    run_id: str
+    study: str
+    data_digest: str
+    classes: tuple[str, ...]
+    """Readable, in the order of their numbers."""
+    counts: npt.NDArray[np.int64]
+    """[classes, classes]: row is the true class, column the predicted one."""
 
 
 def number(text: object) -> float | None:

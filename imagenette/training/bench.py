@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from imagenette.config import Config
 from imagenette.data import Dataset
 from imagenette.data.batches import Batch, TrainBatches
-from imagenette.training.distributed import join
+from imagenette.network import kernels
+from imagenette.training.distributed import choose_kernels, join
 from imagenette.training.step import stepper
 from imagenette.training.system import machine
 from imagenette.training.train import make_state, make_task
@@ -78,16 +79,16 @@ class Speed:
 
 def measure(config: Config, dataset: Dataset, *, rounds: int, steps: int) -> Speed:
     """Train `steps` steps of each kind in turns, `rounds` times. The start of an epoch counts as real."""
+    if config.device != "cpu":
+        choose_kernels(deterministic=config.deterministic, cudnn_benchmark=config.cudnn_benchmark)
     with join(config.device) as world:
         task = make_task(config.model_copy(update={"start_size": 0}), dataset, world)
         state = make_state(config, len(dataset.classes), world)
         step = stepper(state, task, world)
         plainly = None
         if world.device.type == "cuda" or config.compile or config.kernels == "auto":
-            stock = config.model_copy(update={"compile": False, "kernels": "stock"})
-            other = make_state(stock, len(dataset.classes), world)
-            other.net.train()
-            plainly = stepper(other, replace(task, config=stock), world, record=False)
+            stock = replace(task, config=config.model_copy(update={"compile": False}))
+            plainly = stepper(state, stock, world, record=False)
         state.net.train()
         one = next(iter(task.train.epoch(1)))
 
@@ -102,13 +103,15 @@ def measure(config: Config, dataset: Dataset, *, rounds: int, steps: int) -> Spe
         speed(itertools.repeat(one, WARM_UP))
         speed(endless(task.train, WARM_UP, first_epoch=1))
         if plainly:
-            speed(itertools.repeat(one, WARM_UP), plainly)
+            with kernels.stock(state.net):
+                speed(itertools.repeat(one, WARM_UP), plainly)
         real, resident, plain = [], [], []
         for turn in range(rounds):
             real.append(speed(endless(task.train, steps, first_epoch=turn + 2)))
             resident.append(speed(itertools.repeat(one, steps)))
             if plainly:
-                plain.append(speed(itertools.repeat(one, steps), plainly))
+                with kernels.stock(state.net):
+                    plain.append(speed(itertools.repeat(one, steps), plainly))
         return Speed(
             real=real,
             resident=resident,

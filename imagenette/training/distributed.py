@@ -41,6 +41,11 @@ class World:
     def first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def records(self) -> bool:
+        """Whether steps are recorded and replayed (`Recorded`): on one GPU, where nobody is waited for."""
+        return self.device.type == "cuda" and self.size == 1
+
     def any(self, *flags: bool) -> list[bool]:
         """For each flag whether any rank raises it; the same answer on every rank. Goes through the CPU, so
         that it never waits for a GPU."""
@@ -94,12 +99,15 @@ class World:
                 dist.broadcast(buffer, src=0)
 
 
-def repeat_exactly() -> None:
-    """From here on this process's GPU work gives the same bits each time, as far as torch has such kernels.
-    Before anything is done there: cuBLAS reads its variable once."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
+def choose_kernels(*, deterministic: bool, cudnn_benchmark: bool) -> None:
+    """Which kernels this process's GPU work takes from here on: those that give the same bits each time, as
+    far as torch has such, or the fastest that cuDNN finds by trying. Before anything is done there: cuBLAS
+    reads its variable once."""
+    torch.backends.cudnn.benchmark = cudnn_benchmark
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
 
 
 @contextmanager

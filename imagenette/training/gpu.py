@@ -51,6 +51,17 @@ class Turns:
         self.recorded, self.possible = None, False
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """It there, without waiting for a GPU."""
+    return staged(tensor, device).to(device, non_blocking=True)
+
+
+def staged(tensor: Tensor, device: torch.device) -> Tensor:
+    """In memory from which a copy to that device waits for nothing: from ordinary memory it waits for a
+    GPU."""
+    return tensor.pin_memory() if device.type == "cuda" and not tensor.is_cuda else tensor
+
+
 class Recorded:
     """learn(images, labels) as a CUDA graph: one launch a step instead of some hundreds, for which small
     networks at small batches would otherwise wait. learn must be device work alone.

@@ -16,7 +16,7 @@ from imagenette.network.uncompiled import uncompiled
 Groups = list[dict[str, Any]]
 Builder = Callable[..., torch.optim.Optimizer]
 """(groups, *, lr, momentum, nesterov, bfloat16), as an optimizer's record in OPTIMIZERS names it. lr is a
-number, or a tensor on a GPU; a builder leaves what it has no use for."""
+number, or a tensor on a GPU that records steps; a builder leaves what it has no use for."""
 DECAY_STEPS = (150 / 350, 250 / 350)  # of the run; the reference's epochs
 FLAT = 0.72  # of the run at the peak rate, then cosine; the public leaderboard's winners
 
@@ -31,15 +31,15 @@ def build(
     weight_decay: float,
     decay_norm_bias: bool,
     bfloat16: bool = False,
+    recorded: bool = False,
 ) -> torch.optim.Optimizer:
     """The optimizer of that name in OPTIMIZERS, over the network's parameters.
 
-    bfloat16: whether large products may be rounded to it (Muon's). On a GPU the rate is a tensor there, which
-    a recorded step reads anew each time.
+    bfloat16: whether large products may be rounded to it (Muon's). recorded: whether its steps are recorded
+    on the GPU that holds the network: the rate is a tensor there, which each replay reads anew.
     """
     groups = parameter_groups(net, weight_decay, decay_norm_bias=decay_norm_bias)
-    device = groups[0]["params"][0].device
-    rate = torch.tensor(lr, device=device) if device.type == "cuda" else lr
+    rate = torch.tensor(lr, device=groups[0]["params"][0].device) if recorded else lr
     module, _, function = OPTIMIZERS[name].builder.partition(":")
     builder: Builder = getattr(importlib.import_module(module), function)
     return builder(groups, lr=rate, momentum=momentum, nesterov=nesterov, bfloat16=bfloat16)
@@ -57,9 +57,9 @@ def adamw(
     groups: Groups, *, lr: float | Tensor, momentum: float, nesterov: bool, bfloat16: bool
 ) -> torch.optim.Optimizer:
     """Fused; momentum is beta1."""
-    on_gpu = isinstance(lr, Tensor)
+    recorded = isinstance(lr, Tensor)
     betas = momentum, 0.999
-    return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True, capturable=on_gpu)
+    return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True, capturable=recorded)
 
 
 def parameter_groups(net: nn.Module, weight_decay: float, *, decay_norm_bias: bool) -> Groups:

@@ -17,7 +17,7 @@ from imagenette.data.batches import Batch, EvalBatches, Normalizer, TrainBatches
 from imagenette.network.uncompiled import data_parallel
 from imagenette.records import Epoch
 from imagenette.training.distributed import World
-from imagenette.training.gpu import Recorded
+from imagenette.training.gpu import Recorded, sent
 
 BUFFERS = "broadcast_buffers" if torch.__version__ < "2.12" else "forward_sync_buffers"  # DDP's name for it
 
@@ -113,23 +113,28 @@ def stepper(state: TrainState, task: Task, world: World, *, record: bool = True)
     """(batch) -> one optimizer step, counted in the state. On a GPU with a single process the step is
     recorded once and replayed, unless `record` is false, which only a measurement of that gain wants."""
     model, recorded = wrap(state.net, world, compiled=task.config.compile), None
-    if record and world.device.type == "cuda" and world.size == 1:
+    record = record and world.records
+    follow = Follower(state.average, state.net, recorded=record) if state.average is not None else None
+
+    def work(images: Tensor, labels: Tensor, global_size: int) -> None:
+        learn(model, state, images, labels, global_size, task, world)
+        if follow:
+            follow()
+
+    if record:
         recorded = Recorded(
-            lambda images, labels: learn(model, state, images, labels, len(labels), task, world),
-            forget=state.optimizer.zero_grad,
+            lambda images, labels: work(images, labels, len(labels)), forget=state.optimizer.zero_grad
         )
-    follow = Follower(state.average, state.net) if state.average is not None else None
 
     def step(batch: Batch) -> None:
-        images = batch.images.to(world.device, non_blocking=True)
-        labels = batch.labels.to(world.device, non_blocking=True)
+        images, labels = (sent(each, world.device) for each in (batch.images, batch.labels))
+        if follow:
+            done = (state.epoch - 1) * task.train.steps + state.step
+            follow.set_decay(min(task.config.ema, (1 + done) / (10 + done)))
         if recorded:
             recorded(images, labels)
         else:
-            learn(model, state, images, labels, batch.global_size, task, world)
-        if follow:
-            done = (state.epoch - 1) * task.train.steps + state.step
-            follow(decay=min(task.config.ema, (1 + done) / (10 + done)))
+            work(images, labels, batch.global_size)
         state.meters.images += len(labels)
         state.step += 1
 
@@ -165,17 +170,28 @@ class Follower:
     stay the same, whatever is loaded into them. torch's AveragedModel reads its count from the device at each
     step, and so waits for it."""
 
-    def __init__(self, average: nn.Module, net: nn.Module) -> None:
+    def __init__(self, average: nn.Module, net: nn.Module, *, recorded: bool = False) -> None:
+        """recorded: whether calls become part of a recorded step, which reads its decay from the GPU."""
         averaged, current = [list(each.state_dict().values()) for each in (average, net)]
         moving = [tensor.is_floating_point() for tensor in averaged]
         self._moving = [list(compress(tensors, moving)) for tensors in (averaged, current)]
         counts = [not moves for moves in moving]
         self._counts = [list(compress(tensors, counts)) for tensors in (averaged, current)]
+        self._share: Tensor | float = torch.zeros((), device=self._moving[0][0].device) if recorded else 0.0
+
+    def set_decay(self, decay: float) -> None:
+        """Each call goes (1 - decay) of the way from here on."""
+        if isinstance(self._share, Tensor):
+            self._share.fill_(1 - decay)
+        else:
+            self._share = 1 - decay
 
     @torch.no_grad()
-    def __call__(self, *, decay: float) -> None:
-        """(1 - decay) of the way."""
+    def __call__(self) -> None:
         if self._counts[0]:  # batch norm's; other networks have none
             torch._foreach_copy_(self._counts[0], self._counts[1])
         averaged, current = self._moving
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+        share = self._share
+        torch._foreach_lerp_(
+            averaged, current, [share] * len(averaged) if isinstance(share, Tensor) else share
+        )

@@ -26,7 +26,7 @@ from imagenette.results import Status
 from imagenette.tracking import Tracker, null_tracker
 from imagenette.training import lifecycle, optim
 from imagenette.training.checkpoint import Checkpoints
-from imagenette.training.distributed import World, join, loader_threads, repeat_exactly
+from imagenette.training.distributed import World, choose_kernels, join, loader_threads
 from imagenette.training.extend import CHECKPOINTS, why_not
 from imagenette.training.job import Job, Result
 from imagenette.training.loop import Diverged, Stopped, evaluate, fit
@@ -49,8 +49,8 @@ def run(
     prune: called on rank 0 after every epoch but the last; once it is true, all end as `pruned`.
     Raises RunError where the run cannot go on; the run is then marked with the reason.
     """
-    if job.config.deterministic and job.config.device != "cpu":
-        repeat_exactly()
+    if job.config.device != "cpu":
+        choose_kernels(deterministic=job.config.deterministic, cudnn_benchmark=job.config.cudnn_benchmark)
     with join(job.config.device, stop=stop) as world:
         task = make_task(job.config, dataset, world)
         state = make_state(job.config, len(dataset.classes), world)
@@ -219,5 +219,6 @@ def make_state(config: Config, classes: int, world: World) -> TrainState:
         weight_decay=config.weight_decay,
         decay_norm_bias=config.decay_norm_bias,
         bfloat16=config.precision == "bfloat16",
+        recorded=world.records,
     )
     return new_state(net, optimizer, averaged=config.ema > 0, device=world.device)

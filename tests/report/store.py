@@ -21,6 +21,7 @@ from imagenette.tracking.study_plan import OUTLINE, StudyPlan
 CLASSES = ("cat", "dog", "owl")
 IMAGES = 200
 DATA = "0123456789abcdef" * 4
+DATA_PLACE = "/home/me/imagenette.tar"
 KNOWN = {
     "data_digest": DATA,
     "commit": "c0ffee" * 6,
@@ -30,6 +31,8 @@ KNOWN = {
     "parameters": "11181642",
     "weights_bytes": "44776624",
     "selection": "holdout",
+    "host": "box",
+    "output": "/home/me/runs/1",
 }
 
 
@@ -89,7 +92,10 @@ class Store:
         epochs = [self._epoch(index, share) for index in (1, 2, 3)] if status == "finished" else []
         metrics = [Metric(k, v, e.timestamp, e.index) for e in epochs for k, v in e.metrics().items()]
         metrics += [Metric(key, value, 1, 3) for key, value in values.items()] if status == "finished" else []
-        params = [Param(key, value) for key, value in ({"epochs": "3", "lr": "0.1"} | dict(knobs)).items()]
+        params = [
+            Param(key, value)
+            for key, value in ({"epochs": "3", "lr": "0.1", "data": DATA_PLACE} | dict(knobs)).items()
+        ]
         self.client.log_batch(run_id, metrics=metrics, params=params)
         if status == "finished":
             said = Predictions(label, predicted, np.full(IMAGES, 0.9, np.float32))

@@ -96,7 +96,13 @@ def test_a_reference_of_other_conditions_is_not_drawn_beside_our_runs():
 def test_the_champions_mistakes_are_counted_class_by_class():
     counts = np.array([[9, 1], [3, 7]])
     champion = Champion(
-        version="3", run_id="abc", study="depth", data_digest="d", classes=("cat", "dog"), counts=counts
+        name="imagenette",
+        version="3",
+        run_id="abc",
+        study="depth",
+        data_digest="d",
+        classes=("cat", "dog"),
+        counts=counts,
     )
     found = drawn(study([]), champion)["champion-confusion"]
     assert "80.00 % of 20 test images right" in found.caption

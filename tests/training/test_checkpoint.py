@@ -50,13 +50,19 @@ def fresh_state(kind: str = "sgd") -> TrainState:
     return new_state(net, optimizer, averaged=True, device=ALONE.device)
 
 
+def follow(state: TrainState, decay: float) -> None:
+    follower = Follower(state.average, state.net)
+    follower.set_decay(decay)
+    follower()
+
+
 def trained_state(steps: int, kind: str = "sgd") -> TrainState:
     state = fresh_state(kind)
     for _ in range(steps):
         state.net(torch.randn(8, 3, 2, 2)).square().sum().backward()
         state.optimizer.step()
         state.optimizer.zero_grad()
-        Follower(state.average, state.net)(decay=0.9)
+        follow(state, 0.9)
         state.meters.loss += 1.5
         state.meters.images += 8
         state.meters.step += 1
@@ -103,7 +109,7 @@ def test_a_restored_state_goes_on_as_the_saved_one_would(tmp_path, kind):
     for one in (state, restored):
         one.net(x).square().sum().backward()
         one.optimizer.step()
-        Follower(one.average, one.net)(decay=0.9)
+        follow(one, 0.9)
     for name, module in (("net", state.net), ("average", state.average)):
         twin = getattr(restored, name).state_dict()
         assert all(torch.equal(tensor, twin[key]) for key, tensor in module.state_dict().items()), name

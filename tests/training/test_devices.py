@@ -18,7 +18,8 @@ from imagenette.data.batches import Normalizer
 from imagenette.network.self_test import TOLERANCE
 from imagenette.training import optim, train
 from imagenette.training.checkpoint import pack, unpack
-from imagenette.training.distributed import World
+from imagenette.training.distributed import World, choose_kernels
+from imagenette.training.gpu import staged
 from imagenette.training.loop import evaluate, fit, train_epoch
 from imagenette.training.step import Task, TrainState, stepper
 from tests.gpu import DEVICES
@@ -43,6 +44,7 @@ PARTS = [
     pytest.param({"cutmix": 1.0}, id="cutmix"),
     pytest.param({"grad_clip": 0.5}, id="clipped"),
     pytest.param({"ema": 0.9}, id="averaged"),
+    pytest.param({"cudnn_benchmark": True}, id="cudnn's trials"),
     pytest.param({"start_size": 32, "size": 48}, id="two sizes"),
 ]
 
@@ -63,6 +65,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 def make(digits, world: World, **knobs) -> tuple[Task, TrainState]:
     config = resolve(WHOLE | (MANY if world.device.type == "cuda" else FEW) | knobs)
+    choose_kernels(deterministic=False, cudnn_benchmark=config.cudnn_benchmark)
     return train.make_task(config, digits, world), train.make_state(config, len(digits.classes), world)
 
 
@@ -113,6 +116,22 @@ def test_no_step_waits_for_the_device(digits, world: World, knobs: dict):
             optim.set_rate(state.optimizer, 1e-3)
             step(batch)
     assert state.step == task.train.steps
+
+
+def test_pictures_made_on_the_cpu_train_as_well(digits, world: World):
+    """As where they do not fit into the GPU's memory; a copy from ordinary memory would wait for it."""
+    losses = []
+    for made_on in (world, CPU):
+        task, state = make(digits, world, flip=False, crop_scale=1.0)
+        step = stepper(state, task, world)
+        state.net.train()
+        for batch in make(digits, made_on, flip=False, crop_scale=1.0)[0].train.epoch(1):
+            assert staged(batch.images, world.device).is_pinned() == (
+                world.device.type == "cuda" and not batch.images.is_cuda
+            )
+            step(batch)
+        losses.append(float(state.meters.loss))
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)
 
 
 @pytest.mark.parametrize("knobs", PARTS[:3])

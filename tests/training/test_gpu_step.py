@@ -38,8 +38,8 @@ def step(net: nn.Module, average: nn.Module, *, cutmix: bool) -> list[str]:
         }
         patches, mean, std = torch.zeros(B, 4, dtype=torch.float64), torch.ones(3, 1, 1), torch.ones(3, 1, 1)
         knobs = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01, "decay_norm_bias": False}
-        optimizer = optim.build(net, "muon", **knobs, bfloat16=True)
-        meters, follow = Meters.zero(torch.device("cuda")), Follower(average, net)
+        optimizer = optim.build(net, "muon", **knobs, bfloat16=True, recorded=True)
+        meters, follow = Meters.zero(torch.device("cuda")), Follower(average, net, recorded=True)
         with Hosts() as hosts:
             images = cropped(stored, boxes, flips, SIZE, torch.float16)
             images = augment(images, draws, dict.fromkeys(AUGMENTATIONS, 0.5))
@@ -53,7 +53,8 @@ def step(net: nn.Module, average: nn.Module, *, cutmix: bool) -> list[str]:
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            follow(decay=0.9)
+            follow.set_decay(0.9)
+            follow()
             meters.add(losses, logits, labels)
         assert {tensor.device.type for tensor in (losses, logits, meters.loss, *net.parameters())} == {"cuda"}
     return hosts.found

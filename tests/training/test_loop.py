@@ -206,7 +206,9 @@ def test_the_average_moves_its_share_of_the_way_and_counts_are_copied(digits):
     with torch.no_grad():
         for tensor in state.net.state_dict().values():
             tensor += 1
-    Follower(state.average, state.net)(decay=0.75)
+    follow = Follower(state.average, state.net)
+    follow.set_decay(0.75)
+    follow()
     for name, tensor in state.average.state_dict().items():
         moved = 0.25 if tensor.is_floating_point() else 1
         torch.testing.assert_close(tensor, before[name] + moved)

@@ -46,6 +46,18 @@ def test_norms_and_biases_go_without_decay_unless_asked():
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_only_where_steps_are_recorded_is_the_rate_a_tensor(kind):
+    knobs = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0, "decay_norm_bias": False}
+    for recorded in (True, False):
+        optimizer = optim.build(torch.nn.Linear(2, 2), kind, **knobs, recorded=recorded)
+        for group in optimizer.param_groups:
+            assert isinstance(group["lr"], torch.Tensor) == recorded
+            assert group.get("capturable", recorded) == recorded
+        optim.set_rate(optimizer, 0.05)
+        assert [float(group["lr"]) for group in optimizer.param_groups] == pytest.approx([0.05, 0.05])
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_each_optimizer_moves_every_weight(kind):
     net = models.build(18, classes=4, seed=0)
     before = [p.clone() for p in net.parameters()]
