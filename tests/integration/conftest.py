@@ -57,6 +57,7 @@ class Training:
             lambda: len(logged_epochs(self.output)) >= epoch or self.process.poll() is not None, seconds
         )
         assert self.process.poll() is None, f"ended before epoch {epoch}:\n{self.said}"
+        assert processes_of(self.output), "who looks for orphans would see none"
 
     def trains_to_the_end(self) -> None:
         """Until the last epoch is saved and recorded; what follows (figures, models) is cut short."""
@@ -68,7 +69,7 @@ class Training:
     def ranks(self) -> list[psutil.Process]:
         """The rank processes under an elastic launcher, by rank."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        ranks = [p for p in children if "RANK" in p.environ() and "--output" in p.cmdline()]
+        ranks = [p for p in children if "RANK" in p.environ() and f"--output={self.output}" in p.cmdline()]
         return sorted(ranks, key=lambda p: int(p.environ()["RANK"]))
 
 
@@ -101,7 +102,8 @@ def processes_of(output: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if str(output) in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+            names_it = {str(output), f"--output={output}"} & set(process.cmdline())
+            if names_it and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
             continue
