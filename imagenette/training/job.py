@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from imagenette.artifacts import CONFIG
@@ -132,9 +132,19 @@ def claim_output(job: Job) -> None:
         raise InputError(f"output={job.output} cannot be written: {error.strerror}") from None
 
 
+def as_begun(job: Job) -> Job:
+    """The job by the kernels that the run in its folder was begun with: others would round otherwise, and it
+    would not end bit for bit where one that was never stopped does."""
+    if not (job.output / CONFIG).exists():
+        return job
+    kernels = read_config(job.output).kernels
+    return replace(job, config=job.config.model_copy(update={"kernels": kernels}))
+
+
 def read_config(output: Path) -> Config:
+    """Of the run in a folder. One from before there were others has torch's own kernels."""
     path = output / CONFIG
     try:
-        return Config.model_validate_json(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        return Config.model_validate({"kernels": "stock"} | json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
         raise InputError(f"output={output} is not a run's folder: {path} is missing or damaged") from None

@@ -28,7 +28,7 @@ from imagenette.training import lifecycle, optim
 from imagenette.training.checkpoint import Checkpoints
 from imagenette.training.distributed import World, choose_kernels, join, loader_threads
 from imagenette.training.extend import CHECKPOINTS, why_not
-from imagenette.training.job import Job, Result
+from imagenette.training.job import Job, Result, as_begun
 from imagenette.training.loop import Diverged, Stopped, evaluate, fit
 from imagenette.training.progress import Progress
 from imagenette.training.step import Task, TrainState, new_state
@@ -49,6 +49,7 @@ def run(
     prune: called on rank 0 after every epoch but the last; once it is true, all end as `pruned`.
     Raises RunError where the run cannot go on; the run is then marked with the reason.
     """
+    job = as_begun(job)
     if job.config.device != "cpu":
         choose_kernels(deterministic=job.config.deterministic, cudnn_benchmark=job.config.cudnn_benchmark)
     with join(job.config.device, stop=stop) as world:

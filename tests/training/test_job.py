@@ -1,11 +1,13 @@
 """The folder of a run, its name, and what its end means."""
 
+import json
+
 import pytest
 
 from imagenette.config import resolve
 from imagenette.errors import InputError
 from imagenette.results import Status
-from imagenette.training.job import Job, Result, check_output, claim_output
+from imagenette.training.job import Job, Result, as_begun, check_output, claim_output, read_config
 
 
 def job(output, **knobs):
@@ -52,3 +54,22 @@ def test_a_run_is_named_for_what_sets_it_apart(tmp_path):
     other = job(tmp_path, recipe="paper", batch_size=8, epochs=5, seed=3)
     assert other.name == "resnet18 32px 5ep s3 paper batch_size=8 bn_group=2"
     assert other.setting == job(tmp_path, recipe="paper", batch_size=8, epochs=5, seed=4).setting
+
+
+def test_a_run_goes_on_by_the_kernels_that_it_was_begun_with(tmp_path):
+    first, later = (
+        Job(config=resolve({"data": "digits", "kernels": kernels}), output=tmp_path)
+        for kernels in ("stock", "auto")
+    )
+    assert as_begun(later) == later, "nothing was begun"
+    claim_output(first)
+    check_output(later)
+    assert as_begun(later).config.kernels == "stock"
+    held = json.loads((tmp_path / "config.json").read_text())
+    del held["kernels"]  # of a version that had only torch's own
+    (tmp_path / "config.json").write_text(json.dumps(held))
+    assert as_begun(later).config.kernels == read_config(tmp_path).kernels == "stock"
+    for text in ("[]", "{", '{"depth": 1}'):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(InputError, match="is missing or damaged"):
+            as_begun(later)
