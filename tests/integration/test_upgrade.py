@@ -20,6 +20,7 @@ import psutil
 import pytest
 import torch
 from optuna.trial import TrialState
+from safetensors import safe_open
 
 from tests.data.small_sets import pack, small_set
 from tests.integration.conftest import Training, logged_epochs, processes_of, weights
@@ -151,11 +152,18 @@ def test_a_run_stopped_under_the_earlier_code_ends_the_same(
     rows = curves(output)
     assert {"train/loss", "holdout/accuracy", "test/loss", "test/accuracy"} <= rows[0].keys()
     assert rows == curves(unsent)
-    for name in ("summary/predictions.csv", "models/selected/weights.safetensors"):
-        assert (output / name).read_bytes() == (unsent / name).read_bytes(), name
+    answers = "summary/predictions.csv"
+    assert (output / answers).read_bytes() == (unsent / answers).read_bytes()
+    assert about(output) == about(unsent), "in whatever order"
     ours, whole = weights(output), weights(unsent)
     assert ours.keys() == whole.keys()
     assert all(torch.equal(ours[name], whole[name]) for name in whole)
+
+
+def about(output: Path) -> dict[str, Any]:
+    """What a run's selected model says of itself, in the header of its weights."""
+    with safe_open(output / "models/selected/weights.safetensors", framework="numpy") as file:
+        return dict(json.loads(file.metadata()["about"]))
 
 
 def test_a_run_that_the_earlier_code_could_not_send_is_sent(new: Version, unsent: Path) -> None:
