@@ -13,7 +13,7 @@ from imagenette.config import Config
 from imagenette.data import Dataset
 from imagenette.data.batches import Batch, TrainBatches
 from imagenette.network import kernels
-from imagenette.training.distributed import choose_kernels, join
+from imagenette.training.distributed import choose_gpu_kernels, join
 from imagenette.training.step import stepper
 from imagenette.training.system import machine
 from imagenette.training.train import make_state, make_task
@@ -79,8 +79,7 @@ class Speed:
 
 def measure(config: Config, dataset: Dataset, *, rounds: int, steps: int) -> Speed:
     """Train `steps` steps of each kind in turns, `rounds` times. The start of an epoch counts as real."""
-    if config.device != "cpu":
-        choose_kernels(deterministic=config.deterministic, cudnn_benchmark=config.cudnn_benchmark)
+    choose_gpu_kernels(config)
     with join(config.device) as world:
         task = make_task(config.model_copy(update={"start_size": 0}), dataset, world)
         state = make_state(config, len(dataset.classes), world)

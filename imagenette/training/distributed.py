@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from imagenette.config import Config
 from imagenette.errors import InputError, RunError
 from imagenette.processes import cores, in_thread, keep_freed_memory
 from imagenette.training import hosts, ranks
@@ -99,15 +100,17 @@ class World:
                 dist.broadcast(buffer, src=0)
 
 
-def choose_kernels(*, deterministic: bool, cudnn_benchmark: bool) -> None:
-    """Which kernels this process's GPU work takes from here on: those that give the same bits each time, as
-    far as torch has such, or the fastest that cuDNN finds by trying. Before anything is done there: cuBLAS
-    reads its variable once."""
-    torch.backends.cudnn.benchmark = cudnn_benchmark
-    if deterministic:
+def choose_gpu_kernels(config: Config) -> None:
+    """Which kernels this process's work on a GPU, if it may have one, takes from here on: those that give the
+    same bits each time, as far as torch has such, or the fastest that cuDNN finds by trying. Before anything
+    is done there: cuBLAS reads its variable once."""
+    if config.device == "cpu":
+        return
+    torch.backends.cudnn.benchmark = config.cudnn_benchmark
+    if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if deterministic != torch.are_deterministic_algorithms_enabled():
-        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if config.deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from imagenette.results import Status
 from imagenette.tracking import Tracker, null_tracker
 from imagenette.training import lifecycle, optim
 from imagenette.training.checkpoint import Checkpoints
-from imagenette.training.distributed import World, choose_kernels, join, loader_threads
+from imagenette.training.distributed import World, choose_gpu_kernels, join, loader_threads
 from imagenette.training.extend import CHECKPOINTS, why_not
 from imagenette.training.job import Job, Result, as_begun
 from imagenette.training.loop import Diverged, Stopped, evaluate, fit
@@ -50,8 +50,7 @@ def run(
     Raises RunError where the run cannot go on; the run is then marked with the reason.
     """
     job = as_begun(job)
-    if job.config.device != "cpu":
-        choose_kernels(deterministic=job.config.deterministic, cudnn_benchmark=job.config.cudnn_benchmark)
+    choose_gpu_kernels(job.config)
     with join(job.config.device, stop=stop) as world:
         task = make_task(job.config, dataset, world)
         state = make_state(job.config, len(dataset.classes), world)

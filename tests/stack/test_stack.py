@@ -45,10 +45,11 @@ def finished_runs(stack: Stack) -> list[dict[str, str]]:
     return [of for of in tags if of.get("study") == STUDY and "arm" in of and of.get("role") == "trial"]
 
 
-def test_six_cells_on_three_workers_while_a_worker_is_killed_and_the_database_restarted(stack: Stack) -> None:
+@pytest.fixture(scope="module")
+def workers(stack: Stack) -> list[str]:
+    """Three that have run the study to its end, while the first was killed and the database restarted."""
     stack.compose("--profile", "study", "up", "-d", "--scale", "worker=3")
     workers = stack.containers("worker")
-    assert len(workers) == 3
     until(lambda: "running" in cells(stack).values(), 180, lambda: stack.compose("logs", "worker").stdout)
     time.sleep(10)  # into a training
     docker("kill", workers[0])
@@ -58,6 +59,12 @@ def test_six_cells_on_three_workers_while_a_worker_is_killed_and_the_database_re
         return all(inspect(worker)["State"]["Status"] == "exited" for worker in workers)
 
     until(ended, 900, lambda: stack.compose("logs", "--tail", "40", "worker").stdout)
+    return workers
+
+
+def test_six_cells_on_three_workers_while_a_worker_is_killed_and_the_database_restarted(
+    stack: Stack, workers: list[str]
+) -> None:
     assert [inspect(worker)["State"]["ExitCode"] for worker in workers] == [137, 0, 0]
     assert set(cells(stack).values()) == {"done"}
     assert len(cells(stack)) == 6
@@ -67,6 +74,7 @@ def test_six_cells_on_three_workers_while_a_worker_is_killed_and_the_database_re
     assert sorted(arms.values()) == [1] * 6, arms
 
 
+@pytest.mark.usefixtures("workers")
 def test_the_ordinary_account_makes_the_views_and_the_links_lead_to_the_published_port(stack: Stack) -> None:
     experiment = stack.call("experiments/get-by-name?experiment_name=imagenette")["experiment"]
     tags = {tag["key"]: tag["value"] for tag in experiment["tags"]}
@@ -76,6 +84,7 @@ def test_the_ordinary_account_makes_the_views_and_the_links_lead_to_the_publishe
 
 
 @needs_chromium
+@pytest.mark.usefixtures("workers")
 def test_the_link_opens_on_the_study_s_arms_in_a_browser(stack: Stack, tmp_path: Path) -> None:
     page = page_of_study(stack)
     with browsing(tmp_path / "profile") as driver:
@@ -92,6 +101,7 @@ def test_the_link_opens_on_the_study_s_arms_in_a_browser(stack: Stack, tmp_path:
         assert "weight_decay=0.0005 seed=1" in shown()
 
 
+@pytest.mark.usefixtures("workers")
 def test_promotion_and_serving_inside_the_stack(stack: Stack, picture: bytes) -> None:
     assert "champion" in stack.run("promote", "--name", "imagenette")
     stack.compose("--profile", "serving", "up", "-d", "serving")
@@ -118,6 +128,7 @@ def test_an_mlflow_project_runs_inside_the_trainer_image(stack: Stack) -> None:
     assert "succeeded" in said, said
 
 
+@pytest.mark.usefixtures("workers")
 def test_a_report_is_made_by_the_image_without_torch(stack: Stack) -> None:
     """As a one-off container of MLflow's own image, with the ordinary account."""
     code = "import importlib.util as u, subprocess, sys; assert u.find_spec('torch') is None; " + (
@@ -131,6 +142,7 @@ def test_a_report_is_made_by_the_image_without_torch(stack: Stack) -> None:
     assert "report.html" in said.stdout + said.stderr
 
 
+@pytest.mark.usefixtures("workers")
 def test_down_and_up_again_keeps_everything(stack: Stack) -> None:
     before = json.dumps([cells(stack), sorted(tags["arm"] for tags in finished_runs(stack))])
     profiles = ["--profile", "study", "--profile", "serving"]

@@ -18,7 +18,7 @@ from imagenette.data.batches import Normalizer
 from imagenette.network.self_test import TOLERANCE
 from imagenette.training import optim, train
 from imagenette.training.checkpoint import pack, unpack
-from imagenette.training.distributed import World, choose_kernels
+from imagenette.training.distributed import World, choose_gpu_kernels
 from imagenette.training.gpu import staged
 from imagenette.training.loop import evaluate, fit, train_epoch
 from imagenette.training.step import Task, TrainState, stepper
@@ -65,7 +65,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 def make(digits, world: World, **knobs) -> tuple[Task, TrainState]:
     config = resolve(WHOLE | (MANY if world.device.type == "cuda" else FEW) | knobs)
-    choose_kernels(deterministic=False, cudnn_benchmark=config.cudnn_benchmark)
+    choose_gpu_kernels(config)
     return train.make_task(config, digits, world), train.make_state(config, len(digits.classes), world)
 
 
