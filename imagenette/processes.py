@@ -7,10 +7,12 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -19,16 +21,34 @@ import psutil
 T = TypeVar("T")
 
 
-def lives(pid: int, started: float) -> bool:
-    """Whether that very process still runs. started: its creation time, unix seconds, since process ids are
-    used again."""
+def started(pid: int) -> float:
+    """When a process began, in seconds since the machine did: no clock that is set later changes it, and
+    process ids are used again. OSError where there is none, or none that may be seen."""
+    return int(_facts(pid)[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def lives(pid: int, began: float) -> bool:
+    """Whether the process that `started` at `began` still runs."""
     try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 2 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
+        if began > 1e9:  # seconds since 1970, as earlier versions wrote
+            same = abs(psutil.Process(pid).create_time() - began) < 2
+        else:
+            same = abs(started(pid) - began) < 0.02
+        return same and _facts(pid)[0] != "Z"
+    except (OSError, psutil.Error):
+        return bool(pid > 0 and psutil.pid_exists(pid) and not Path(f"/proc/{pid}").exists())  # out of sight
+
+
+def place() -> str:
+    """Where a process id means something: cloned machines share names, containers of one machine do not share
+    its processes."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
+    return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
+
+
+def _facts(pid: int) -> list[str]:
+    """Of /proc/PID/stat, from the third on: the second, the program's name, may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()
 
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -38,14 +58,18 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SI
 Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 
+def heeded() -> list[signal.Signals]:
+    """Those of STOPS that count here: under nohup, SIGHUP stays ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOPS if not (ignored and number is signal.SIGHUP)]
+
+
 def on_stop(handler: Handler) -> dict[signal.Signals, Any]:
-    """Have these signals handled; the handlers before. Under nohup, SIGHUP stays ignored. Python handles none
-    in any thread but the first: there, none is set."""
+    """Have those signals handled; the handlers before. Python handles none in any thread but the first: then,
+    none is set."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    taken = [number for number in STOPS if not (ignored and number is signal.SIGHUP)]
-    return {number: signal.signal(number, handler) for number in taken}
+    return {number: signal.signal(number, handler) for number in heeded()}
 
 
 @contextlib.contextmanager

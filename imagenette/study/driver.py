@@ -17,12 +17,11 @@ from functools import partial
 from pathlib import Path
 
 from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, EXIT_UNSYNCED, RunError
-from imagenette.processes import cores, follow_parent, stop_signals
+from imagenette.processes import cores, follow_parent, place, stop_signals
 from imagenette.results import Status
 from imagenette.study.checks import check_data, check_facts, check_same, facts, planned
 from imagenette.study.crew import Crew, share_out, visible_gpus
 from imagenette.study.definition import Definition
-from imagenette.study.identity import place
 from imagenette.study.ledger import Ledger, StaleClaims
 from imagenette.study.page import Page
 from imagenette.study.queue import Queue, Row

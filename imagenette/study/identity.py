@@ -6,9 +6,8 @@ import os
 import socket
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
+from imagenette.processes import place, started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +27,5 @@ class Worker:
             host=socket.gethostname(),
             place=place(),
             pid=os.getpid(),
-            pid_started=psutil.Process().create_time(),
+            pid_started=started(os.getpid()),
         )
-
-
-def place() -> str:
-    """Where a process id means something: cloned machines share names, containers of one machine do not share
-    its processes."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
-    return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"

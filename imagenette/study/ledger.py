@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imagenette.processes import lives
+from imagenette.processes import lives, place
 from imagenette.results import Status
-from imagenette.study.identity import place
 from imagenette.study.queue import MOST_LOSSES, Queue, Row
 from imagenette.study.storage import Patience
 from imagenette.study.trials import Trials

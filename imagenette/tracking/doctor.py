@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from imagenette.errors import InputError, RunError
-from imagenette.processes import lives
+from imagenette.processes import lives, place
 from imagenette.results import Status
 from imagenette.tracking.client import connect, first_line, pages, resolve_uri
 from imagenette.tracking.deliver import set_tags
@@ -183,7 +183,8 @@ def _diagnose(client: MlflowClient, run: Run, stale_minutes: float) -> Finding |
 def _gone(run: Run, stale_minutes: float) -> str | None:
     """Why the run's process must be taken for gone; None if it may live."""
     tags = unprefixed(run.data.tags)
-    if tags.get("host") == socket.gethostname() and "pid" in tags:
+    here = tags["place"] == place() if "place" in tags else tags.get("host") == socket.gethostname()
+    if here and "pid" in tags:
         alive = lives(int(tags["pid"]), float(tags.get("pid_started", "nan")))
         return None if alive else f"process {tags['pid']} on this host is gone"
     beat = _heartbeat(run)

@@ -194,6 +194,13 @@ def count_epochs(output: Path) -> int:
     return sum(_parsed(line).get("kind") == "epoch" for line in _lines(output / FOLDER / "records.jsonl"))
 
 
+def ended(output: Path) -> bool:
+    """Whether nothing has been recorded since the run's last end, without taking the lock; so too where
+    nothing ever was."""
+    lines = _lines(output / FOLDER / "records.jsonl")
+    return not lines or _parsed(lines[-1]).get("kind") == "end"
+
+
 def is_held(output: Path) -> bool:
     """Whether a process, on whatever machine, writes into the folder's outbox now."""
     path = output / FOLDER / "lock"

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 
-import psutil
-
 from imagenette.files import PACKAGE
+from imagenette.processes import place, started
 
 UNSEEN = "mlflow.imagenette."
 """Prefix of tags that are for programs: MLflow's pages show no tag that begins with `mlflow.`."""
@@ -45,8 +44,9 @@ def process_tags() -> dict[str, str]:
     """What `doctor` needs to see whether the process of a run still lives."""
     return {
         "host": socket.gethostname(),
+        f"{UNSEEN}place": place(),
         f"{UNSEEN}pid": str(os.getpid()),
-        f"{UNSEEN}pid_started": f"{psutil.Process().create_time():.2f}",
+        f"{UNSEEN}pid_started": f"{started(os.getpid()):.2f}",
         HEARTBEAT: now(),
     }
 

@@ -11,13 +11,16 @@ import logging
 import os
 import signal
 import sys
+import threading
 import uuid
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError
-from imagenette.processes import cores, follow_parent, stop_signals
+from imagenette.processes import STOPS, cores, follow_parent, heeded, stop_signals
 from imagenette.results import Status
 from imagenette.tracking import environment
+from imagenette.tracking.outbox import ended
 from imagenette.training import ranks
 from imagenette.training.job import Job, Result, check_output, claim_output
 from imagenette.training.pruning import pruner
@@ -41,8 +44,6 @@ def train(job: Job) -> Result:
     KeyboardInterrupt where somebody asks to stop before there is a state to save."""
     place = ranks.place()
     processes = place.size if place else process_count(job.config)
-    check_processes(job.config, processes)
-    check_device(job.config, place.local_size if place else processes)
     if place:
         follow_parent(signal.SIGKILL)  # a launcher killed outright must leave no rank training
     elif parent := os.environ.get(PARENT):
@@ -52,12 +53,14 @@ def train(job: Job) -> Result:
         if environment.has_outer_run():
             follow_parent(signal.SIGTERM)  # `mlflow run` leaves its child running when it is stopped
     check_output(job)
-    ended = Result.read(job.output)
-    if ended and ended.status.complete:
-        return ended
+    held = Result.read(job.output)
+    if held and held.status.complete:
+        return held
     first = place is None or place.first
     quiet = not first or TOLD in os.environ
     try:
+        check_processes(job.config, processes)
+        check_device(job.config, place.local_size if place else processes)
         dataset = prepare(job.config, processes, progress=place is None, quiet=quiet)
         if first:
             claim_output(job)
@@ -67,8 +70,7 @@ def train(job: Job) -> Result:
     except KeyboardInterrupt:
         if first:
             claim_output(job)
-            message = "stopped on request before the first step; the same command begins again"
-            Result(status=Status.PREEMPTED, message=message).write(job.output)
+            _stopped_early(job)
         raise
 
 
@@ -92,9 +94,6 @@ def run_elastic(job: Job, processes: int) -> Result:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE))
-    os.environ[TOLD] = "1"
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -104,20 +103,50 @@ def run_elastic(job: Job, processes: int) -> Result:
         rdzv_endpoint="127.0.0.1:0",
         max_restarts=0,  # a failed run is resumed from its checkpoint by whoever decides to
         monitor_interval=0.2,
+        # Passed on to the ranks; a signal that is ignored here, as SIGHUP under nohup, is ignored by them.
+        signals_to_handle=",".join(number.name for number in (*heeded(), signal.SIGQUIT)),
     )
     command = ["-m", "imagenette", "train", *job.arguments()]
-    failure = ""
-    for number in (signal.SIGUSR1, signal.SIGUSR2):  # torch elastic passes only the others on
-        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    try:
-        elastic_launch(config, sys.executable)(*command)
-    except SignalException as stopped:
-        failure = f"stopped by {stopped.sigval.name}"
-    except ChildFailedError as failed:
-        failure = _reason(*failed.get_first_failure())
+    failure, early = "", False
+    with _left_as_found():
+        os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE))
+        os.environ[TOLD] = "1"
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
+        try:
+            elastic_launch(config, sys.executable)(*command)
+        except SignalException as stopped:
+            failure = f"stopped by {stopped.sigval.name}"
+            early = ended(job.output)  # or it was never opened: there was no step yet
+        except ChildFailedError as failed:
+            failure = _reason(*failed.get_first_failure())
     result = Result.read(job.output)
+    if result is None and early:
+        return _stopped_early(job)
     if result is None or (result.status is Status.FAILED and failure):
         return lost(job, failure)  # rank 0 is dead, or only saw that another rank went silent
+    return result
+
+
+@contextlib.contextmanager
+def _left_as_found() -> Iterator[None]:
+    """Whoever calls this from Python gets signals and environment back: torch elastic leaves its own."""
+    handlers = {number: signal.getsignal(number) for number in (*STOPS, signal.SIGQUIT)}
+    environ = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - environ.keys():
+            del os.environ[name]
+        os.environ.update(environ)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _stopped_early(job: Job) -> Result:
+    message = "stopped on request before the first step; the same command goes on"
+    result = Result(status=Status.PREEMPTED, message=message)
+    result.write(job.output)
     return result
 
 
@@ -146,6 +175,6 @@ def mark_lost(job: Job, host: HostLost) -> None:
     if holds_run(job.output):
         with contextlib.suppress(InputError):
             with Outbox(job.output) as outbox:
-                ended = any(record.kind == "end" for record in outbox.records[-1:])
-            if not ended:
+                over = any(record.kind == "end" for record in outbox.records[-1:])
+            if not over:
                 lost(job, str(host).partition(": ")[0])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,10 +14,17 @@ import torch
 
 from imagenette.config import resolve
 from imagenette.data import open_dataset
+from imagenette.errors import EXIT_PREEMPTED
+from imagenette.processes import STOPS
+from imagenette.results import Status
 from imagenette.training import train
 from imagenette.training.distributed import join
+from imagenette.training.job import Result
+from imagenette.training.launch import _left_as_found
 from imagenette.training.loop import fit
 from tests.data.small_sets import pack, small_set
+from tests.integration.conftest import processes_of
+from tests.waiting import wait_until
 
 KNOBS = {"epochs": 1, "size": 32, "batch_size": 32, "limit": 307, "precision": "float32"}
 KNOBS |= {"device": "cpu", "lr": 0.01}
@@ -122,3 +130,32 @@ def test_what_a_data_set_has_that_is_odd_is_said_by_one_process(tmp_path):
     done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("passed over: hidden or system entries: 1") == 1, done.stderr
+
+
+def test_two_processes_stopped_as_they_start_are_preempted_and_under_nohup_deaf_to_a_closed_terminal(
+    start, tmp_path: Path
+):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        training = start(tmp_path / "run", nproc="2", offline="true")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_until(lambda: len(processes_of(training.output)) == 3, 60)
+    os.kill(training.process.pid, signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        training.process.wait(0.5)
+    os.kill(training.process.pid, signal.SIGTERM)
+    assert training.process.wait(60) == EXIT_PREEMPTED, (tmp_path / "run.log").read_text()
+    assert Result.read(training.output).status is Status.PREEMPTED
+    assert not processes_of(training.output)
+
+
+def test_python_gets_its_signals_and_its_environment_back():
+    handlers = {number: signal.getsignal(number) for number in STOPS}
+    environ = dict(os.environ)
+    with _left_as_found():
+        os.environ |= {"TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM", "HOME": "/elsewhere"}
+        for number in STOPS:
+            signal.signal(number, lambda *_: None)
+    assert {number: signal.getsignal(number) for number in STOPS} == handlers
+    assert os.environ == environ
