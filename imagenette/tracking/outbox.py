@@ -75,7 +75,8 @@ class Outbox:
         self._lock_file = _lock(self.folder / "lock", output)
         self.changed = threading.Condition()
         self._records = list(_whole_lines(self.folder / "records.jsonl"))
-        self._file = (self.folder / "records.jsonl").open("ab")
+        # Without a buffer: what a full disk did not take would be written once more, into the next record.
+        self._file = (self.folder / "records.jsonl").open("ab", buffering=0)
         sync_folder(self.folder)
         self._acked = min(_read_count(self.folder / "acked"), len(self._records))
         self.refused = len(read_refused(output))
@@ -112,14 +113,14 @@ class Outbox:
     def append(self, kind: str, **body: Any) -> None:
         """Add a record; when this returns it is on disk. Raises RunError when the disk is full."""
         with self.changed:
-            start = self._file.tell()
+            size = os.fstat(self._file.fileno()).st_size
+            left = json.dumps({"kind": kind, **body}).encode() + b"\n"
             try:
-                self._file.write(json.dumps({"kind": kind, **body}).encode() + b"\n")
-                self._file.flush()
+                while left:
+                    left = left[self._file.write(left) :]
                 os.fsync(self._file.fileno())
             except OSError as error:
-                os.truncate(self.folder / "records.jsonl", start)
-                self._file = (self.folder / "records.jsonl").open("ab")
+                os.ftruncate(self._file.fileno(), size)
                 raise RunError(f"cannot record to {self.folder}: {error.strerror}") from error
             self._records.append(Record(len(self._records), kind, body))
             self.changed.notify_all()
@@ -192,6 +193,12 @@ def count_lacking(output: Path) -> int:
 def count_epochs(output: Path) -> int:
     """Epochs recorded so far, without taking the lock; a line being written is not counted."""
     return sum(_parsed(line).get("kind") == "epoch" for line in _lines(output / FOLDER / "records.jsonl"))
+
+
+def trained_on(output: Path) -> dict[str, Any]:
+    """The data of the run in a folder, as its first record has them (`Card.dataset`); {} where none has."""
+    records = map(_parsed, _lines(output / FOLDER / "records.jsonl"))
+    return next((each.get("dataset", {}) for each in records if each.get("kind") == "open"), {})
 
 
 def ended(output: Path) -> bool:

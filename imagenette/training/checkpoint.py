@@ -24,6 +24,7 @@ from imagenette.records import Epoch, Predictions
 from imagenette.results import selected_epoch
 from imagenette.training import optim
 from imagenette.training.distributed import World
+from imagenette.training.job import other_data
 from imagenette.training.step import Meters, TrainState
 
 MAGIC = b"imagenette-checkpoint 1 "
@@ -48,14 +49,17 @@ class Selected:
 
 class Checkpoints:
     """`last.pt` and `previous.pt` in a folder: at every moment at least one of them is whole. Beside them
-    `selected.pt`, the weights of the epoch that is selected so far. Every rank calls, rank 0 writes."""
+    `selected.pt`, the weights of the epoch that is selected so far, as `last.pt` has it: new ones are
+    `choice.pt` until that is written. Every rank calls, rank 0 writes."""
 
-    def __init__(self, folder: Path, world: World, *, share: float = 1.0) -> None:
-        """share: of the time, that saving after epochs may take: 1 saves after every one."""
-        self._folder, self._world = folder, world
+    def __init__(self, folder: Path, world: World, *, data: str = "", share: float = 1.0) -> None:
+        """data: digest of what is trained on; a state goes on with the same only. share: of the time, that
+        saving after epochs may take: 1 saves after every one."""
+        self._folder, self._world, self._data = folder, world, data
         self._last, self._previous = folder / "last.pt", folder / "previous.pt"
-        self._selected = folder / "selected.pt"
+        self._selected, self._choice = folder / "selected.pt", folder / "choice.pt"
         self._best: dict[str, Any] | None = None  # selected so far, and not on the disk yet
+        self._chosen = 0  # its epoch, on the disk or not
         self._pauses = 1 / share - 1  # between two saves, in times of what one takes
         self._took, self._ended = 0.0, 0.0
         self.epochs = 0
@@ -65,10 +69,10 @@ class Checkpoints:
         """The epochs that are on the disk only now. RunError on a full disk; what was saved before is
         whole."""
         began = time.monotonic()
-        if best := self._best:  # first, so that no state lacks them
-            self._world.first_does(lambda: write(self._selected, best))
-            self._best = None
-        packed = pack(state, self._world)
+        best, self._best = self._best, None
+        if best:  # first, so that no state lacks them
+            self._world.first_does(lambda: write(self._choice, best))
+        packed = pack(state, self._world) | {"data": self._data, "selected": self._chosen}
         self._world.first_does(lambda: self._replace(packed))
         self._ended = time.monotonic()
         self._took = self._ended - began
@@ -86,15 +90,19 @@ class Checkpoints:
             columns = {f.name: torch.from_numpy(getattr(predictions, f.name)) for f in fields(predictions)}
             net = {name: tensor.clone() for name, tensor in state.judged.state_dict().items()}
             self._best = {"epoch": ended, "net": net, "predictions": columns}
+            self._chosen = ended
         due = time.monotonic() - self._ended >= self._pauses * self._took
         return self.save(state) if end or any(self._world.any(self._world.first and due)) else []
 
     def restore(self, state: TrainState, warn: Callable[[str], None] = _warn) -> None:
         """Put the newest whole state into a fresh one, which stays fresh where nothing was saved yet.
-        RunError where every saved state is damaged."""
-        saved = self._world.from_first(self._world.first_does(lambda: self.newest(warn)))
+        RunError where every saved state is damaged; InputError where it was trained on other data."""
+        saved = self._world.from_first(self._world.first_does(lambda: self._whole(warn)))
         if saved is not None:
+            if saved.get("data", self._data) != self._data:  # earlier versions did not say
+                raise other_data(self._folder, saved["data"], self._data)
             unpack(saved, state, self._world)
+            self._chosen = saved.get("selected", 0)
         self.epochs = len(state.history)
 
     def newest(self, warn: Callable[[str], None] = _warn) -> dict[str, Any] | None:
@@ -107,6 +115,17 @@ class Checkpoints:
         if found:
             raise RunError(f"no checkpoint in {self._folder} is whole: train again in another output folder")
         return None
+
+    def _whole(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
+        """The newest state, beside the weights that it has selected: those of epochs that it has not seen are
+        of a course that was cut off, and the next may be another."""
+        saved = self.newest(warn)
+        if self._choice.exists():
+            if saved and read(self._choice)["epoch"] == saved["selected"]:
+                self._choice.replace(self._selected)
+            else:
+                self._choice.unlink()
+        return saved
 
     def selected(self) -> Selected:
         saved = read(self._selected)
@@ -127,6 +146,8 @@ class Checkpoints:
         if self._last.exists():
             self._last.replace(self._previous)
         fresh.replace(self._last)
+        if self._choice.exists():
+            self._choice.replace(self._selected)
         sync_folder(self._folder)
 
 

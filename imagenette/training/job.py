@@ -8,9 +8,10 @@ from pathlib import Path
 
 from imagenette.artifacts import CONFIG
 from imagenette.config import OPERATIONAL, Config, canonical, resolve
-from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, EXIT_UNSYNCED, InputError
+from imagenette.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED, EXIT_UNSYNCED, InputError, shown
 from imagenette.files import write_whole
 from imagenette.results import Status
+from imagenette.tracking.outbox import trained_on
 
 RESULT = "result.json"
 
@@ -117,6 +118,20 @@ def check_output(job: Job) -> None:
         ours, theirs = job.config.params(), held.params()
         differs = ", ".join(f"{k}={theirs[k]} (not {ours[k]})" for k in ours if ours[k] != theirs[k])
         raise InputError(f"output={job.output} holds a run with {differs}: choose another folder")
+
+
+def check_data(job: Job, digest: str) -> None:
+    """InputError if the output folder holds a run on other data."""
+    opened = trained_on(job.output)
+    if opened.get("digest", digest) != digest:
+        raise other_data(job.output, opened["digest"], digest)
+
+
+def other_data(place: Path, before: str, now: str) -> InputError:
+    return InputError(
+        f"{shown(place)} was trained on other data (digest {before[:12]}, now {now[:12]}): bring those back, "
+        "or train anew in another output folder"
+    )
 
 
 def claim_output(job: Job) -> None:

@@ -22,7 +22,7 @@ from imagenette.results import Status
 from imagenette.tracking import environment
 from imagenette.tracking.outbox import ended
 from imagenette.training import ranks
-from imagenette.training.job import Job, Result, check_output, claim_output
+from imagenette.training.job import Job, Result, check_data, check_output, claim_output
 from imagenette.training.pruning import pruner
 from imagenette.training.readiness import check_device, check_processes, prepare, process_count
 
@@ -62,6 +62,7 @@ def train(job: Job) -> Result:
         check_processes(job.config, processes)
         check_device(job.config, place.local_size if place else processes)
         dataset = prepare(job.config, processes, progress=place is None, quiet=quiet)
+        check_data(job, dataset.digest)
         if first:
             claim_output(job)
         if processes > 1 and not place:

@@ -19,7 +19,7 @@ from imagenette.data.augment import amounts
 from imagenette.data.batches import EvalBatches, Normalizer, TrainBatches
 from imagenette.data.plan import epoch_sizes, split_positions
 from imagenette.data.resident import pictures
-from imagenette.errors import RunError
+from imagenette.errors import InputError, RunError
 from imagenette.network import kernels, models
 from imagenette.records import Epoch
 from imagenette.results import Status
@@ -52,10 +52,13 @@ def run(
     job = as_begun(job)
     choose_gpu_kernels(job.config)
     with join(job.config.device, stop=stop) as world:
+        digests = world.gather(dataset.digest)
+        if others := [rank for rank, digest in enumerate(digests) if digest != digests[0]]:
+            raise InputError(f"data={job.config.data}: rank {others[0]} has other images than rank 0")
         task = make_task(job.config, dataset, world)
         state = make_state(job.config, len(dataset.classes), world)
         share = SAVING_SHARE if world.device.type == "cuda" else 1.0
-        store = Checkpoints(job.output / CHECKPOINTS, world, share=share)
+        store = Checkpoints(job.output / CHECKPOINTS, world, data=dataset.digest, share=share)
         store.restore(state)
 
         facts = {"parameters": str(models.parameter_count(state.net)), **machine(world.device, world.size)}

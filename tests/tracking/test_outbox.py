@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -65,27 +67,22 @@ def test_a_spoiled_line_in_the_middle_spoils_no_other(tmp_path: Path) -> None:
         assert [r.kind for r in outbox.records] == ["epoch", "unreadable", "epoch"]
 
 
-def test_a_full_disk_is_said_and_leaves_the_log_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("room", [0, 10, 200])
+def test_a_full_disk_is_said_and_leaves_the_log_whole(tmp_path: Path, room: int) -> None:
+    """The limit is this process's own; a disk that takes a part of a record fails in the same calls."""
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
     with filled(tmp_path) as outbox:
-        outbox._file = _Full(outbox._file.tell())
-        with pytest.raises(RunError, match="No space left"):
-            outbox.append("epoch", step=3)
+        size = (tmp_path / "outbox/records.jsonl").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, before[1][1]))
+        try:
+            with pytest.raises(RunError, match="File too large"):
+                outbox.append("epoch", step=3, note="x" * 300)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before[1])
+            signal.signal(signal.SIGXFSZ, before[0])
         outbox.append("epoch", step=4)
     with Outbox(tmp_path) as outbox:
         assert [r.body["step"] for r in outbox.records] == [0, 1, 2, 4]
-
-
-class _Full:
-    """A file whose disk is full."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def tell(self) -> int:
-        return self.size
-
-    def write(self, _: bytes) -> int:
-        raise OSError(28, "No space left on device")
 
 
 def test_a_refused_record_stays_counted(tmp_path: Path) -> None:

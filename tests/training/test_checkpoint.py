@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from imagenette.config import OPTIMIZERS, resolve
 from imagenette.data import open_dataset
-from imagenette.errors import RunError
+from imagenette.errors import InputError, RunError
 from imagenette.network import models
 from imagenette.records import Epoch, Predictions
 from imagenette.training import checkpoint, optim, train
@@ -115,6 +116,17 @@ def test_a_restored_state_goes_on_as_the_saved_one_would(tmp_path, kind):
         assert all(torch.equal(tensor, twin[key]) for key, tensor in module.state_dict().items()), name
 
 
+def test_a_state_goes_on_with_the_data_it_was_trained_on_alone(tmp_path):
+    Checkpoints(tmp_path, ALONE, data="a" * 64).save(trained_state(1))
+    with pytest.raises(InputError, match=r"trained on other data \(digest aaaaaaaaaaaa, now bbbbbbbbbbbb\)"):
+        Checkpoints(tmp_path, ALONE, data="b" * 64).restore(fresh_state())
+    Checkpoints(tmp_path, ALONE, data="a" * 64).restore(fresh_state())
+    saved = checkpoint.read(tmp_path / "last.pt")
+    del saved["data"]  # as earlier versions wrote it
+    checkpoint.write(tmp_path / "last.pt", saved)
+    Checkpoints(tmp_path, ALONE, data="b" * 64).restore(fresh_state())
+
+
 def test_the_newest_state_is_loaded_and_the_one_before_is_kept(tmp_path):
     store = Checkpoints(tmp_path / "checkpoints", ALONE)
     assert saved_step(store) is None
@@ -188,11 +200,35 @@ def test_a_kill_at_any_moment_of_saving_leaves_a_whole_state(tmp_path, moment):
     assert saved_step(store) == 3
 
 
+@pytest.mark.parametrize(("killed", "kept"), [("before the state", 1), ("after it", 2), ("at first", None)])
+def test_the_selected_weights_never_run_ahead_of_the_state(tmp_path, monkeypatch, killed, kept):
+    """What comes after a kill need not be what was lost: on a GPU, or with other processes."""
+    state, answers = trained_state(1), Predictions(np.array([0]), np.array([0]), np.array([0.5], np.float32))
+    store = Checkpoints(tmp_path, ALONE)
+    for index, accuracy in enumerate([0.4, 0.9], start=1):
+        state.history.append(epoch(index, accuracy))
+        state.epoch = index + 1
+        if killed == "at first" or (killed == "before the state" and index == 2):
+            monkeypatch.setattr(store, "_replace", lambda packed: sys.exit())
+        elif index == 2:
+            monkeypatch.setattr(store, "_choice", tmp_path / "nowhere")
+            checkpoint.write(tmp_path / "choice.pt", {"epoch": 2, "net": {}, "predictions": {}})
+        with suppress(SystemExit):
+            store.save_epoch(state, answers, by_holdout=True)
+    again = Checkpoints(tmp_path, ALONE)
+    again.restore(fresh_state())
+    assert not (tmp_path / "choice.pt").exists()
+    if kept:
+        assert checkpoint.read(tmp_path / "selected.pt")["epoch"] == kept
+    else:
+        assert not (tmp_path / "selected.pt").exists()
+
+
 FILL = """
 import resource, signal, sys, torch
 from pathlib import Path
 from imagenette.training import checkpoint
-from imagenette.errors import RunError
+from imagenette.errors import InputError, RunError
 path = Path(sys.argv[1])
 checkpoint.write(path, {"step": 1, "weights": torch.zeros(1000)})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write past the limit fails with an OSError
@@ -271,7 +307,9 @@ def test_epochs_are_tracked_once_they_are_saved_and_each_only_once(tmp_path, mon
         return train.run(job, digits, stop=stop)
 
     monkeypatch.setattr(
-        train, "Checkpoints", lambda folder, world, share: Checkpoints(folder, world, share=1e-9)
+        train,
+        "Checkpoints",
+        lambda folder, world, data, share: Checkpoints(folder, world, data=data, share=1e-9),
     )
     output = tmp_path / "interrupted"
     steps = iter(range(1000))

@@ -1,13 +1,27 @@
 """The folder of a run, its name, and what its end means."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
+import torch
 
 from imagenette.config import resolve
+from imagenette.data import open_dataset
 from imagenette.errors import InputError
 from imagenette.results import Status
-from imagenette.training.job import Job, Result, as_begun, check_output, claim_output, read_config
+from imagenette.tracking.outbox import Outbox
+from imagenette.training import launch, train
+from imagenette.training.distributed import World
+from imagenette.training.job import (
+    Job,
+    Result,
+    as_begun,
+    check_data,
+    check_output,
+    claim_output,
+    read_config,
+)
 
 
 def job(output, **knobs):
@@ -20,6 +34,31 @@ def test_an_output_folder_belongs_to_one_config(tmp_path):
     check_output(job(tmp_path / "b", depth=50))
     with pytest.raises(InputError, match=r"depth=18 \(not 50\): choose another folder"):
         check_output(job(tmp_path / "a", depth=50))
+
+
+def test_a_run_goes_on_with_the_data_it_was_opened_with_alone(tmp_path):
+    """Pictures that somebody added would be trained on under the old data's name, with another holdout."""
+    run, digest = job(tmp_path / "run"), open_dataset("digits").digest
+    claim_output(run)
+    Result(status=Status.PREEMPTED).write(run.output)
+    with Outbox(run.output) as outbox:
+        outbox.append("open", dataset={"digest": "a" * 64})
+    line = rf"^{run.output} was trained on other data \(digest aaaaaaaaaaaa, now {digest[:12]}\): bring those"
+    with pytest.raises(InputError, match=line):
+        launch.train(run)
+    assert Result.read(run.output), "nothing is changed"
+    check_data(run, "a" * 64)
+    check_data(job(tmp_path / "new"), digest)
+
+
+def test_ranks_with_other_images_than_the_first_are_refused(tmp_path, monkeypatch):
+    class Two(World):
+        def gather(self, value):
+            return [value, "f" * 64]
+
+    monkeypatch.setattr(train, "join", lambda *_, **__: nullcontext(Two(0, 1, torch.device("cpu"))))
+    with pytest.raises(InputError, match=r"^data=digits: rank 1 has other images than rank 0$"):
+        train.run(job(tmp_path / "run"), open_dataset("digits"))
 
 
 def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
