@@ -65,6 +65,7 @@ def run_study(definition: Definition, plan: Plan) -> int:
         parent = open_parent(definition, plan, record, folder, ledger)
         drive = Drive(definition, plan, ledger, Page(definition, parent, folder), lambda: bool(stopping))
         try:
+            drive.look()
             reuse(ledger, parent, digests)
             announce(definition, plan, queue.rows(), folder, page=parent.page)
             drive.run([order(definition, plan, share, parent, folder) for share in shares], folder)
@@ -157,6 +158,8 @@ class Drive:
             status, code = Status.PREEMPTED, EXIT_PREEMPTED
         else:
             status, code = Status.FAILED, EXIT_FAILED
+        if not rows:  # nothing is known, so nothing is said
+            return code
         last = missing_line(self.definition.name, rows, command=self.plan.again)
         elsewhere = any(row.state == Status.RUNNING and row.place != place() for row in rows)
         known = page.refresh(rows, now=True) if elsewhere else page.end(rows, status, last if code else "")

@@ -128,7 +128,7 @@ def mend(client: MlflowClient, finding: Finding, *, stale_minutes: float = STALE
     raised."""
     try:
         if finding.kind == "undelivered records":
-            left = sync(Path(finding.subject))
+            left = sync(Path(finding.subject), login=client.tracking_uri)
             return replace(finding, remedy="sent them" if not left else f"sync, {left} left", mended=not left)
         if finding.kind == "pending model":
             client.finalize_logged_model(finding.subject, "FAILED")

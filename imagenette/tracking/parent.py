@@ -225,7 +225,7 @@ class StudyRun:
         return True
 
     def _send(self, output: Path) -> str | None:
-        sync_one(output, read_card(output).tracking_uri or self._uri)
+        sync_one(output, None if read_card(output).tracking_uri else self._uri, login=self._uri)
         pending = count_lacking(output) - len(read_refused(output))
         return None if pending else read_card(output).run_id
 

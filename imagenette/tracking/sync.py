@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from imagenette.errors import InputError, RunError, shown, without_secrets
 from imagenette.records import now_ms
 from imagenette.results import Status
+from imagenette.tracking import environment
 from imagenette.tracking.client import check_alive, first_line, resolve_uri
 from imagenette.tracking.deliver import RefusedError, deliver
 from imagenette.tracking.outbox import Card, Outbox, holds_run, read_refused
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def sync(folder: Path, tracking_uri: str | None = None) -> int:
+def sync(folder: Path, tracking_uri: str | None = None, *, login: str | None = None) -> int:
     """Send every outbox at or under `folder`; the number of records still lacking, one line per run.
 
     Raises InputError if there is none, or if the only one is held by a process that still trains;
-    RunError if the server is dead. The server is the one named, else each run's own.
+    RunError if the server is dead. The server is the one named, else each run's own. login: see `sync_one`.
     """
     outputs = list(find_outputs(folder))
     if not outputs:
@@ -32,7 +33,7 @@ def sync(folder: Path, tracking_uri: str | None = None) -> int:
     lacking = 0
     for output in outputs:
         try:
-            left, line = sync_one(output, tracking_uri)
+            left, line = sync_one(output, tracking_uri, login=login)
         except (InputError, RunError) as error:
             if len(outputs) == 1:
                 raise
@@ -51,12 +52,17 @@ def find_outputs(folder: Path) -> Iterator[Path]:
         yield card.parent.parent
 
 
-def sync_one(output: Path, tracking_uri: str | None) -> tuple[int, str]:
-    """Send one output folder's outbox: how many records still lack, and a line that says what was done."""
+def sync_one(output: Path, tracking_uri: str | None, *, login: str | None = None) -> tuple[int, str]:
+    """Send one output folder's outbox: how many records still lack, and a line that says what was done.
+
+    login: an address that may be the run's own, with the password that its folder does not keep; so may be
+    MLFLOW_TRACKING_URI."""
     with Outbox(output) as outbox:
         card = outbox.card
         assert card is not None
-        uri = resolve_uri(tracking_uri or card.tracking_uri)
+        ways = [way for way in (login, environment.tracking_uri()) if way]
+        own = next((way for way in ways if without_secrets(way) == card.tracking_uri), card.tracking_uri)
+        uri = resolve_uri(tracking_uri or own)
         if card.tracking_uri == without_secrets(uri) and card.run_id and not outbox.lacking:
             return 0, f"nothing to send (run {card.run_id})"
         check_alive(uri)
@@ -85,8 +91,9 @@ def _still_refused(client: MlflowClient, card: Card, outbox: Outbox) -> list[tup
     return still
 
 
-def end_lost(output: Path, reason: str, *, offline: bool) -> int:
-    """Record that a run failed, for the rank 0 that was killed; the number of records the server lacks."""
+def end_lost(output: Path, reason: str, *, offline: bool, login: str | None = None) -> int:
+    """Record that a run failed, for the rank 0 that was killed; the number of records the server lacks.
+    login: see `sync_one`."""
     if not holds_run(output):
         return 0
     with Outbox(output) as outbox:
@@ -96,6 +103,6 @@ def end_lost(output: Path, reason: str, *, offline: bool) -> int:
     if offline:
         return lacking
     try:
-        return sync_one(output, None)[0]
+        return sync_one(output, None, login=login)[0]
     except (InputError, RunError):
         return lacking

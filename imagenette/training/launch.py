@@ -162,7 +162,7 @@ def lost(job: Job, failure: str) -> Result:
     from imagenette.tracking.sync import end_lost
 
     message = f"{failure}; the same command with output={job.output} goes on from the last checkpoint"
-    unsynced = end_lost(job.output, message, offline=job.offline)
+    unsynced = end_lost(job.output, message, offline=job.offline, login=job.tracking_uri)
     result = Result(status=Status.FAILED, unsynced=unsynced, message=message)
     result.write(job.output)
     return result

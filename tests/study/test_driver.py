@@ -18,11 +18,12 @@ from mlflow.entities import Run
 from optuna.trial import TrialState
 
 from imagenette.data import open_dataset
-from imagenette.errors import InputError
+from imagenette.errors import InputError, RunError
 from imagenette.results import Status
+from imagenette.study import driver
 from imagenette.study.as_report import study_so_far
 from imagenette.study.definition import load
-from imagenette.study.driver import Plan, run_study
+from imagenette.study.driver import Drive, Plan, run_study
 from imagenette.study.queue import Row
 from imagenette.study.storage import find_queue, open_storage
 from imagenette.tracking.study_plan import StudyPlan
@@ -159,10 +160,25 @@ def test_a_study_from_its_definition_to_its_last_cell(driven: Driven, capfd: pyt
         assert "\n" not in str(error.value)
 
 
-def test_a_study_goes_on_with_more_seeds_of_its_baseline(driven: Driven):
+def test_a_study_goes_on_with_more_seeds_of_its_baseline(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
     path = driven.toml()
     assert driven.run(path) == 0
     assert len(driven.began()) == 4
+
+    def away(*_: object) -> None:
+        raise RunError("tracking server: away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "reuse", away)  # the server stays away as a second driver starts
+        assert driven.run(path) == 1
+        assert "4 of 4 cells done" in driven.parent().data.tags["mlflow.note.content"], "what was seen before"
+        capfd.readouterr()
+        patch.setattr(Drive, "look", away)  # so does the database
+        assert driven.run(path) == 1
+        assert capfd.readouterr().err == "imagenette: tracking server: away\n"
+        assert "4 of 4 cells done" in driven.parent().data.tags["mlflow.note.content"]
     named = "seeds = [1, 2]\nbaseline = { lr = 0.2 }\nbaseline_seeds = [1, 2, 3, 4]\nmargin = 0.02"
     path.write_text(path.read_text().replace("seeds = [1, 2]", named))
     assert driven.run(path) == 0

@@ -16,7 +16,7 @@ from imagenette.tracking.client import check_alive
 from imagenette.tracking.doctor import find
 from imagenette.tracking.mlflow_tracker import MlflowTracker
 from imagenette.tracking.outbox import read_card
-from imagenette.tracking.sync import sync
+from imagenette.tracking.sync import end_lost, sync
 from tests.tracking.front import Answer, front
 from tests.tracking.tracking_helpers import Server, epoch, open_run, small_card
 
@@ -141,6 +141,11 @@ def test_no_password_is_left_anywhere(
         with pytest.raises(RunError, match="refuses the login"):  # what is kept lets nobody in
             sync(tmp_path / "out")
         monkeypatch.delenv("IMAGENETTE_FLUSH_SECONDS")
+        assert end_lost(tmp_path / "out", "killed", offline=False) > 0
+        assert end_lost(tmp_path / "out", "killed", offline=False, login=uri) == 0, "who has the password"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert end_lost(tmp_path / "out", "killed", offline=False) == 0, "so has the environment"
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
         assert sync(tmp_path / "out", uri) == 0
     kept = [server.folder / "mlflow.db", *(path for path in (tmp_path / "out").rglob("*") if path.is_file())]
     assert len(kept) > 4

@@ -21,7 +21,7 @@ from imagenette.network.export import save_model
 from imagenette.results import Status
 from imagenette.tracking.doctor import doctor, find, mend
 from imagenette.tracking.outbox import read_card
-from imagenette.tracking.provenance import HEARTBEAT
+from imagenette.tracking.provenance import HEARTBEAT, UNSEEN
 from imagenette.tracking.sync import sync
 from tests.data.small_sets import encode, picture
 from tests.tracking.tracking_helpers import epoch, open_run
@@ -187,9 +187,14 @@ def test_doctor_mends_a_run_whose_process_was_killed_and_leaves_the_living(
 @pytest.mark.parametrize("key", [HEARTBEAT, "heartbeat"], ids=["of today", "of earlier versions"])
 def test_doctor_goes_by_the_heartbeat_of_another_host(uri: str, tmp_path: Path, key: str) -> None:
     tracker = open_run(tmp_path / "out", uri)
-    tracker.tag(host="elsewhere")
     tracker.close(Status.FINISHED)
     client = MlflowClient(uri)
+    if key == HEARTBEAT:  # of a machine of this name: a clone, or this one before it was started again
+        client.set_tag(tracker.run_id, f"{UNSEEN}place", "elsewhere")
+    else:
+        client.set_tag(tracker.run_id, "host", "elsewhere")
+        client.delete_tag(tracker.run_id, f"{UNSEEN}place")
+    client.set_tag(tracker.run_id, f"{UNSEEN}pid_started", "1.00")
     client.delete_tag(tracker.run_id, HEARTBEAT)
     five_minutes_ago = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 300))
     client.set_tag(tracker.run_id, key, five_minutes_ago)
