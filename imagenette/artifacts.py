@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imagenette.errors import InputError
+from imagenette.files import write_whole
 from imagenette.records import Epoch, Predictions
 from imagenette.results import FINAL, SELECTED
 
@@ -206,10 +208,16 @@ def from_cell(text: str) -> str:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """A CSV file; its columns are those of all rows, a cell that a row lacks is empty."""
-    rows = list(rows)
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({column: as_cell(value) for column, value in row.items()} for row in rows)
+    """A CSV file, whole or not at all. Bytes of a file's name that are no text stand as `\\udcXX` in it."""
+    text = csv_text(list(rows)).encode("utf-8", "backslashreplace").decode()
+    write_whole(path, text, fsync=False)
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Iterable[str] | None = None) -> str:
+    """columns: those of all rows, unless told; a cell that a row lacks is empty."""
+    columns = list(columns or dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({column: as_cell(value) for column, value in row.items()} for row in rows)
+    return text.getvalue()

@@ -16,11 +16,18 @@ from imagenette.artifacts import (
     read_classes,
     read_predictions,
     read_table,
+    write_rows,
     write_tables,
 )
 from imagenette.records import Predictions
 from imagenette.results import FINAL, SELECTED
 from tests.training.test_run_figures import history, predicted
+
+
+def test_a_name_that_is_no_text_breaks_no_table(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.csv", [{"image": "caf\udce9.jpg", "share": 0.5}])
+    assert read_table(tmp_path / "a.csv") == [{"image": r"caf\udce9.jpg", "share": "0.5"}]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
 def test_the_tables_say_what_was_predicted(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ Nothing heavy is imported before a verb needs it: `imagenette --help` takes hund
 from __future__ import annotations
 
 import codecs
+import errno
 import locale
 import os
 import signal
@@ -63,6 +64,10 @@ def main() -> None:
         code = _complain(str(error), EXIT_USAGE)
     except RunError as error:
         code = _complain(str(error), EXIT_FAILED)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+            raise
+        code = _complain(f"{error.filename or 'cannot write'}: {error.strerror}", EXIT_FAILED)
     except ModuleNotFoundError as error:
         if (extra := EXTRAS.get((error.name or "").partition(".")[0])) is None:
             raise

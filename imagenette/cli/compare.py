@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagenette.cli.options import Verb, flag
+from imagenette.cli.options import NewFile, Verb, flag
 from imagenette.errors import InputError, hide_secrets, shown
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _MOST = 10  # images that a terminal names
 @click.argument("b")
 @click.option(
     "--contact-sheet",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NewFile(),
     metavar="FILE.png",
     help="Draw the images on which they differ most, with what each says of them.",
 )

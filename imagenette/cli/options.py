@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,22 @@ class Verb(click.Command):
 
 class VerbGroup(Verb, click.Group):
     """A verb with verbs of its own."""
+
+
+class NewFile(click.Path):
+    """A file to write once the work is done: refused before it where it could not be."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False, writable=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        folder = Path(str(path)).parent
+        if not folder.is_dir():
+            self.fail(f"{shown(folder)}: there is no such folder", param, ctx)
+        if not os.access(folder, os.W_OK):
+            self.fail(f"{shown(folder)}: no permission to write there", param, ctx)
+        return path
 
 
 class Flag(click.Option):

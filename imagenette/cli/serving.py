@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from imagenette.cli.options import PLUGIN, Verb, flag
+from imagenette.cli.options import PLUGIN, NewFile, Verb, flag
 from imagenette.errors import EXIT_USAGE
 
 _MODEL = click.option(
@@ -23,7 +23,7 @@ _MODEL = click.option(
 @click.option("--top", type=click.IntRange(min=1), default=3, help="Classes to name. [default: 3]")
 @click.option(
     "--csv",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NewFile(),
     help="Also write a row a picture into this file.",
 )
 @flag("--json", help="A JSON object a line, instead of a table.")
@@ -60,9 +60,7 @@ def predict(paths: tuple[Path, ...], model: str, top: int, csv: Path | None, jso
     default="refuse",
     help="What to do about pictures that cannot be read. [default: refuse]",
 )
-@click.option(
-    "--csv", type=click.Path(path_type=Path, dir_okay=False), help="Also write a row an image into this file."
-)
+@click.option("--csv", type=NewFile(), help="Also write a row an image into this file.")
 @flag("--json", help="One JSON object instead of a table.")
 def evaluate(model: str, data: str, bad_pictures: str, csv: Path | None, json: bool) -> None:
     """Ask the model about every test image of a data set, prepared as in training: accuracy with its

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagenette.cli.options import Verb, flag, given
+from imagenette.cli.options import NewFile, Verb, flag, given
 from imagenette.errors import shown
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _print_end(job: Job, result: Result) -> None:
 @click.option(
     "--json",
     "json_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NewFile(),
     help="Also write the figures here.",
 )
 @_CONFIG

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
-from imagenette.errors import InputError
+from imagenette.errors import InputError, hide_secrets
 from imagenette.files import scratch
 from imagenette.ports import listen
 from imagenette.server.parts import Part, answers_http
@@ -64,7 +64,7 @@ def ui(
     port = _free(port)
     address = f"http://127.0.0.1:{port}"
     with scratch() as folder, Supervisor(report) as supervisor:
-        report(f"starting MLflow's pages on {uri}; Ctrl-C stops them")
+        report(f"starting MLflow's pages on {hide_secrets(uri)}; Ctrl-C stops them")
         supervisor.add(_pages(uri, port, folder / "mlflow.log"))
         supervisor.until_up()
         show_links(address)
@@ -73,7 +73,7 @@ def ui(
 
 def _pages(uri: str, port: int, log: Path) -> Part:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", uri, "--workers", "1", "--uvicorn-opts", "--no-access-log"]
+    command += ["--workers", "1", "--uvicorn-opts", "--no-access-log"]
     # Artifacts lie where the trainings put them. A server that handed them on would have new experiments'
     # artifacts go through itself, also when it is no longer there.
     command += ["--no-serve-artifacts", "--default-artifact-root", str(Path("mlruns").resolve())]
@@ -83,7 +83,8 @@ def _pages(uri: str, port: int, log: Path) -> Part:
         command=command,
         log=log,
         answers=lambda: answers_http(port, "/health"),
-        env=ours | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        # The store's address not in the command line, which anybody on the machine may read.
+        env=ours | {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         cwd=Path.cwd(),
     )
 

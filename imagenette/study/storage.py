@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 
 import optuna
 import tenacity
+from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from imagenette.errors import InputError, RunError, hide_secrets
-from imagenette.study.queue import METADATA, Queue
+from imagenette.study.queue import CELLS, METADATA, Queue
 from imagenette.tracking.environment import lasting
 
 DEFAULT = "sqlite:///optuna.db"
@@ -61,9 +62,11 @@ def open_storage(url: str, *, create: bool = True) -> optuna.storages.RDBStorage
         # Two processes that make the same tables at once: one of them loses, and finds them there.
         several = tenacity.stop_after_attempt(4)
         retrying = tenacity.Retrying(stop=several, wait=tenacity.wait_random(0.1, 1), reraise=True)
-        return retrying(lambda: connect(url, create=create))
+        if create or retrying(lambda: _holds_cells(url)):
+            return retrying(lambda: connect(url, create=create))
     except (*AWAY, RuntimeError) as error:
         raise RunError(f"storage {url} does not answer: {_cause(error)}") from error
+    raise InputError(f"storage={url}: holds no study of imagenette's yet")
 
 
 def connect(url: str, *, create: bool = False) -> optuna.storages.RDBStorage:
@@ -81,6 +84,14 @@ def connect(url: str, *, create: bool = False) -> optuna.storages.RDBStorage:
                 with storage.engine.connect() as db:  # a frozen reader would keep all others from writing
                     db.exec_driver_sql("PRAGMA journal_mode=WAL")
     return storage
+
+
+def _holds_cells(url: str) -> bool:
+    engine = create_engine(url, **_engine_options(url))
+    try:
+        return inspect(engine).has_table(CELLS.name)
+    finally:
+        engine.dispose()
 
 
 def open_study(storage: optuna.storages.RDBStorage, name: str) -> int:

@@ -5,13 +5,11 @@ Pure functions of rows; knows no database, no MLflow, no torch, and loads nothin
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from imagenette.artifacts import as_cell
+from imagenette import artifacts
 from imagenette.config import canonical
 from imagenette.errors import as_line
 from imagenette.results import Status
@@ -64,12 +62,9 @@ def csv_text(rows: Sequence[Row], *, objective: str) -> str:
     metrics = dict.fromkeys(name for row in rows for name in row.metrics)
     last = ("seconds", "run_id", "reused", "host", "trial", "attempt", "reason")
     columns = ["cell", "arm", "state", *knobs, "objective", "value", *metrics, *last]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
+    cells = []
     for row in sorted(rows, key=lambda row: row.position):
         own = {name: getattr(row, name) for name in ("cell", "arm", "value", *last)}
         values = {knob: canonical(value) for knob, value in row.values.items()}
-        cells = {**own, **values, **row.metrics, "state": row.word, "objective": objective}
-        writer.writerow({column: as_cell(value) for column, value in cells.items()})
-    return text.getvalue()
+        cells.append({**own, **values, **row.metrics, "state": row.word, "objective": objective})
+    return artifacts.csv_text(cells, columns)

@@ -20,7 +20,7 @@ import psutil
 from imagenette.errors import as_line
 from imagenette.results import Status
 from imagenette.tracking.environment import without_outer_run
-from imagenette.training.job import RESULT, Job, Result
+from imagenette.training.job import RESULT, Job, Result, check_output
 from imagenette.training.launch import GRACE, PARENT
 from imagenette.training.pruning import ADDRESS, Reports, listening
 
@@ -45,6 +45,7 @@ def run_training(
     output = job.output
     if output.exists() and not evict(output, wanted):
         return Result(status=Status.PREEMPTED, message=STOPPED)
+    check_output(job)  # a result of another config is none of this one's
     before = Result.read(output)
     if before and before.status.complete:  # its worker died before it could write that down
         return before
@@ -62,6 +63,8 @@ def run_training(
         process = subprocess.Popen(
             line, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
+        stack.callback(process.wait)
+        stack.callback(_kill_group, process.pid)  # what a dead training left; a live one, if we break off
         ended = os.pidfd_open(process.pid)
         stack.callback(os.close, ended)
         deadline = None  # once asked to stop
@@ -75,7 +78,6 @@ def run_training(
             ready, _, _ = select.select(waited, [], [], GLANCE)
             if listener in ready and listener and prune:
                 listener.answer(prune if deadline is None else lambda reports: False)
-        _kill_group(process.pid)  # whatever a dead training left there
     # Asked once more: a signal to the whole machine reaches the training and us in the same moment.
     stopped = deadline is not None or not wanted()
     return judge(process.returncode, Result.read(output), output / "train.log", stopped=stopped)

@@ -9,6 +9,7 @@ for dead) makes it drop the training, being asked to stop makes it save and give
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import random
 import re
@@ -43,6 +44,7 @@ from imagenette.training.pruning import Reports
 
 PAUSE = 5.0  # seconds before the next cell after one that could not begin
 IDLE = 0.5  # seconds between two looks for a cell to claim
+LONGEST = 120  # letters of a folder's name
 
 
 class Order(BaseModel, frozen=True):
@@ -177,7 +179,10 @@ def folder(order: Order, row: Row) -> Path:
     """The cell's folder: the same one in every attempt, so that a training goes on where it stopped; one
     beside it while a training on another machine still holds it."""
     deadline = time.monotonic() + 5.0  # what only reads or sends the folder's records is soon done
-    path = (order.runs / re.sub(r"[^A-Za-z0-9._=-]+", "_", row.cell)).resolve()
+    name = re.sub(r"[^A-Za-z0-9._=-]+", "_", row.cell)
+    if name != row.cell.replace(" ", "_") or len(name) > LONGEST:  # else another cell's may be the same
+        name = f"{name[:LONGEST]}-{hashlib.sha256(row.cell.encode()).hexdigest()[:8]}"
+    path = (order.runs / name).resolve()
     while is_held(path) and not holders(path):  # those of this machine are ended by run_training
         if time.monotonic() > deadline:
             return path.with_name(f"{path.name}-attempt{row.attempt}")

@@ -1,5 +1,6 @@
 """The command line: one line for every error, before anything is made."""
 
+import errno
 import io
 import os
 import subprocess
@@ -128,6 +129,25 @@ launch.prepare = prepare
 from imagenette.cli import main
 main()
 """
+
+
+@pytest.mark.parametrize(
+    "verb", [["predict", "--csv"], ["evaluate", "--csv"], ["bench", "--json"], ["compare", "--contact-sheet"]]
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(command, tmp_path, verb):
+    name, option = verb
+    code, said = command(name, option, str(tmp_path / "none" / "file"), *{"compare": "ab"}.get(name, "x"))
+    assert code == 2
+    assert f"{tmp_path}/none: there is no such folder" in said
+    assert said.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line_whatever_was_written(command, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/x.csv")
+
+    monkeypatch.setattr("imagenette.tracking.sync.sync", full)
+    assert command("sync", ".") == (1, "imagenette: /data/x.csv: No space left on device\n")
 
 
 def test_a_dead_server_at_the_start_is_one_line(command, tmp_path, monkeypatch):

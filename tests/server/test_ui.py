@@ -13,6 +13,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from imagenette.server.ui import _pages
 from imagenette.tracking import views
 from tests.server.served import clean_environment
 from tests.waiting import wait_until
@@ -56,6 +57,14 @@ def test_it_serves_the_runs_of_a_file_and_leaves_no_process(tmp_path: Path) -> N
         assert not [child for child in children if child.is_running()]
     finally:
         process.kill()
+
+
+def test_no_other_user_of_the_machine_reads_the_store_s_password(tmp_path: Path) -> None:
+    uri = "postgresql://me:planted@lab.example/mlflow"
+    pages = _pages(uri, 5000, tmp_path / "log")
+    assert "planted" not in " ".join(map(str, pages.command)), "what ps shows to everybody"
+    assert pages.env is not None
+    assert pages.env["MLFLOW_BACKEND_STORE_URI"] == uri
 
 
 @pytest.mark.parametrize("words", [[], ["--port", "0"]])

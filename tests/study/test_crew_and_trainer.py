@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from hypothesis import strategies as st
 
 from imagenette.cli import main
 from imagenette.config import resolve
+from imagenette.errors import InputError
 from imagenette.results import Status
 from imagenette.study.crew import deal, share_out
 from imagenette.study.trainer import holders, judge, run_training
+from imagenette.study.worker import Order, folder
 from imagenette.training import launch
-from imagenette.training.job import Job, Result
-from tests.study.study_helpers import STUB
+from imagenette.training.job import Job, Result, claim_output
+from tests.study.study_helpers import STUB, grid
 
 
 @given(st.integers(0, 16), st.integers(1, 20))
@@ -145,6 +148,38 @@ def test_a_finished_folder_is_not_trained_again(tmp_path: Path):
     assert first.metrics == again.metrics
     assert first.metrics["selected/holdout_accuracy"] == pytest.approx(0.5 + 0.05 + 0.003)
     assert log.read_text().count("began") == 1
+
+
+def test_a_folder_with_another_config_s_result_is_refused(tmp_path: Path):
+    claim_output(Job(config=resolve({"data": "digits", "lr": 0.25}), output=tmp_path))
+    Result(status=FINISHED, metrics={"selected/holdout_accuracy": 0.9}).write(tmp_path)
+    with pytest.raises(InputError, match=r"lr=0.25 \(not 0.5\): choose another folder"):
+        run_training(job(tmp_path), command=STUB, env={}, wanted=lambda: True)
+
+
+@pytest.mark.parametrize("first", ["data=/d/\u732b seed=1", "/".join(13 * ["augmentation=0.25"])])
+def test_cells_of_another_name_have_another_folder(tmp_path: Path, first: str):
+    order = Order(storage="sqlite://", study="s", objective="best/test_accuracy", runs=tmp_path)
+    (row,) = grid(1)
+    cells = [first, first.replace("\u732b", "\u82b1").replace("/aug", "?aug"), row.cell]
+    names = [folder(order, replace(row, cell=cell)).name for cell in cells]
+    assert len(set(names)) == 3
+    assert names[2] == "lr=0.1_seed=1", "as it always was"
+    assert all(len(name) < 200 for name in names)
+
+
+def test_a_watch_that_breaks_off_leaves_no_training(tmp_path: Path):
+    log = tmp_path / "log"
+    env = {**os.environ, "STUB_LOG": str(log), "STUB_SECONDS": "60"}
+
+    def wanted() -> bool:
+        if log.exists():
+            raise OSError("stale file handle")
+        return True
+
+    with pytest.raises(OSError, match="stale"):
+        run_training(job(tmp_path / "run", run_name="lr=0.5 seed=3"), command=STUB, env=env, wanted=wanted)
+    assert not holders(tmp_path / "run")
 
 
 def test_what_is_no_longer_wanted_is_asked_to_stop(tmp_path: Path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 import pytest
@@ -19,6 +21,7 @@ from imagenette.results import Status
 from imagenette.study.identity import Worker
 from imagenette.study.ledger import StaleClaims
 from imagenette.study.queue import MOST_LOSSES, Queue, Row
+from imagenette.study.status import show_status
 from imagenette.study.storage import connect, find_queue, open_storage, open_study, resolve_storage
 from imagenette.study.trials import Trials, importances
 from tests.study.study_helpers import grid
@@ -248,6 +251,15 @@ def test_a_dead_database_is_one_line_without_its_password():
         open_storage("postgresql://me:secret@127.0.0.1:1/x")
     assert "secret" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_database_of_optuna_s_alone_holds_no_study_of_ours(tmp_path: Path):
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    for name in (None, "theirs"):
+        sqlite3.connect(tmp_path / "optuna.db").close()  # of nobody's, at first
+        with pytest.raises(InputError, match="holds no study of imagenette's yet"):
+            show_status(name, url, watch=False)
+        optuna.create_study(study_name="theirs", storage=url, load_if_exists=True)
 
 
 def test_an_unknown_study_names_those_there_are(storage, queue: Queue):
