@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -46,9 +45,6 @@ class Epoch:
         named = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_METRICS}
         measured = {name.replace("_", "/", 1): value for name, value in named.items() if value is not None}
         return measured | {f"system/{name}": value for name, value in self.system.items()}
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 _NOT_METRICS = {"index", "timestamp", "system"}

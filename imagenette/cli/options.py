@@ -88,6 +88,14 @@ class NewFile(click.Path):
         return path
 
 
+BAD_PICTURES = click.option(
+    "--bad-pictures",
+    type=click.Choice(["refuse", "skip"]),
+    default="refuse",
+    help="Where pictures cannot be read: stop, or leave them out. [default: refuse]",
+)
+
+
 class Flag(click.Option):
     """On when named, and able to carry a value: `--smoke`, `--smoke true`, `--no-smoke`."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from imagenette.cli.options import PLUGIN, NewFile, Verb, flag
+from imagenette.cli.options import BAD_PICTURES, PLUGIN, NewFile, Verb, flag
 from imagenette.errors import EXIT_USAGE
 
 _MODEL = click.option(
@@ -54,12 +54,7 @@ def predict(paths: tuple[Path, ...], model: str, top: int, csv: Path | None, jso
     default="imagenette",
     help="digits, a published set, or a folder or archive. [default: imagenette]",
 )
-@click.option(
-    "--bad-pictures",
-    type=click.Choice(["refuse", "skip"]),
-    default="refuse",
-    help="What to do about pictures that cannot be read. [default: refuse]",
-)
+@BAD_PICTURES
 @click.option("--csv", type=NewFile(), help="Also write a row an image into this file.")
 @flag("--json", help="One JSON object instead of a table.")
 def evaluate(model: str, data: str, bad_pictures: str, csv: Path | None, json: bool) -> None:

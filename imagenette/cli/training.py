@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagenette.cli.options import NewFile, Verb, flag, given
+from imagenette.cli.options import BAD_PICTURES, NewFile, Verb, flag, given
 from imagenette.errors import shown
 
 if TYPE_CHECKING:
@@ -212,12 +212,7 @@ def lr_range(
     default=128,
     help="Prepare for training at this size. [default: 128]",
 )
-@click.option(
-    "--bad-pictures",
-    type=click.Choice(["refuse", "skip"]),
-    default="refuse",
-    help="Where pictures cannot be read: stop, or leave them out. [default: refuse]",
-)
+@BAD_PICTURES
 def data(source: str, size: int, bad_pictures: str) -> None:
     """Make SOURCE ready and print what it holds.
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import http.client
-import queue
 import ssl
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -18,6 +15,7 @@ import tenacity
 from tqdm import tqdm
 
 from imagenette.errors import InputError, RunError, as_line
+from imagenette.processes import in_thread
 
 ANSWER_SECONDS = 4.0
 """For the name look-up, every address behind the name and the first byte of the answer together."""
@@ -139,24 +137,16 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
 def _answer(request: Request) -> http.client.HTTPResponse:
     """Open a request in a thread: a name look-up has no timeout, and a name may have eight dead
     addresses, each with a timeout of its own."""
-    box: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            box.put(urlopen(request, timeout=STALL_SECONDS))
-        except Exception as error:
-            box.put(error)
-
-    threading.Thread(target=work, daemon=True).start()
+    opening = in_thread(lambda: urlopen(request, timeout=STALL_SECONDS), name="imagenette-download")
     try:
-        got = box.get(timeout=ANSWER_SECONDS)
-    except queue.Empty:
-        raise _SilentError(f"no answer in {ANSWER_SECONDS:g} s") from None
-    if isinstance(got, HTTPError) or not isinstance(got, Exception):
-        if isinstance(got, HTTPError):
-            raise got
-        answer: http.client.HTTPResponse = got
+        answer: http.client.HTTPResponse = opening.result(ANSWER_SECONDS)
         return answer
+    except HTTPError:
+        raise
+    except Exception as error:
+        if not opening.done():
+            raise _SilentError(f"no answer in {ANSWER_SECONDS:g} s") from None
+        got = error
     reason = got.reason if isinstance(got, URLError) else got
     if isinstance(reason, ssl.SSLCertVerificationError | ValueError | http.client.InvalidURL):
         raise RunError(f"{request.full_url}: {as_line(reason)}")

@@ -19,13 +19,6 @@ from imagenette.errors import InputError
 from imagenette.network.norm import GroupedBatchNorm, SyncBatchNorm
 from imagenette.network.uncompiled import resnet as torchvision_resnet
 
-BUILDERS: dict[int, Callable[..., nn.Module]] = {
-    18: torchvision_resnet.resnet18,
-    34: torchvision_resnet.resnet34,
-    50: torchvision_resnet.resnet50,
-    101: torchvision_resnet.resnet101,
-    152: torchvision_resnet.resnet152,
-}
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
@@ -49,7 +42,8 @@ def build(
         if family := FAMILIES.get(architecture):
             net = family(depth, classes=classes, activation=activation, zero_init=zero_init, norm=norm)
         else:
-            net = from_timm(architecture, classes=classes, activation=activation)
+            check(architecture)
+            net = _create(architecture, classes=classes, activation=activation)
     for module in net.modules():
         if isinstance(module, GroupedBatchNorm):
             module.group = bn_group
@@ -58,7 +52,8 @@ def build(
 
 def resnet(depth: int, *, classes: int, activation: str, zero_init: bool, norm: type[nn.Module]) -> nn.Module:
     """torchvision's, whose activation is relu."""
-    return BUILDERS[depth](weights=None, num_classes=classes, zero_init_residual=zero_init, norm_layer=norm)
+    builder: Callable[..., nn.Module] = getattr(torchvision_resnet, f"resnet{depth}")
+    return builder(weights=None, num_classes=classes, zero_init_residual=zero_init, norm_layer=norm)
 
 
 class SqueezeExcite(nn.Module):
@@ -185,13 +180,8 @@ def needs_float32(architecture: str, device: torch.device) -> bool:
     return device.type == "cpu" and architecture not in FAMILIES
 
 
-def from_timm(name: str, *, classes: int, activation: str) -> nn.Module:
-    """timm's network of that name; activation: in place of relu, where the network has a choice."""
-    check(name)
-    return _create(name, classes=classes, activation=activation)
-
-
 def _create(name: str, *, classes: int, activation: str) -> nn.Module:
+    """timm's network of that name; activation: in place of relu, where the network has a choice."""
     import timm
 
     chosen: dict[str, Any] = {} if activation == "relu" else {"act_layer": activation}
@@ -211,11 +201,11 @@ def by_name(name: str, *, classes: int) -> nn.Module:
     activation = activation or "relu"
     if family.startswith("timm/"):
         return build(18, classes=classes, seed=0, architecture=family[5:], activation=activation)
-    for depth in BUILDERS:
+    for depth in LAYERS:
         for architecture in FAMILIES:
             if family == f"{architecture}{depth}":
                 return build(depth, classes=classes, seed=0, architecture=architecture, activation=activation)
-    known = ", ".join(f"resnet{depth}" for depth in BUILDERS)
+    known = ", ".join(f"resnet{depth}" for depth in LAYERS)
     raise InputError(f"architecture {name!r}: allowed are {known}, the same as xresnet, and timm/NAME")
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagenette.errors import InputError
-from imagenette.registry.lineage import Lineage, lineage, look_up, opened
+from imagenette.registry.lineage import Lineage, lineage, look_up
 from imagenette.registry.listing import Listed, registered
 from imagenette.registry.promote import Promotion, promote, rollback
 from imagenette.tracking.address import CHAMPION, NAME, Address
+from imagenette.tracking.client import opened
 from imagenette.tracking.fetch import fetched
 
 if TYPE_CHECKING:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from imagenette.results import SUMMARY
 from imagenette.tracking.address import CHAMPION, NAME, Address
-from imagenette.tracking.client import check_alive, connect, one_line, resolve_uri
+from imagenette.tracking.client import opened
 from imagenette.tracking.lookup import aliases_of, find_version, tags_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-
-_ADVICE = "start it, or set MLFLOW_TRACKING_URI"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +71,6 @@ def lineage(address: str = f"{NAME}@{CHAMPION}", *, tracking_uri: str | None = N
     """Look a registered model up. InputError if there is none of that name, RunError for a dead server."""
     with opened(tracking_uri) as client:
         return look_up(client, Address.parse(address))
-
-
-@contextmanager
-def opened(tracking_uri: str | None) -> Iterator[MlflowClient]:
-    """A client of the tracking server; any failure of it inside is one line."""
-    uri = resolve_uri(tracking_uri)
-    check_alive(uri, advice=_ADVICE)
-    with one_line(uri):
-        yield connect(uri)
 
 
 def look_up(client: MlflowClient, address: Address) -> Lineage:

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagenette.registry.lineage import moment, opened
+from imagenette.registry.lineage import moment
 from imagenette.registry.versions import WITHDRAWN, Versions, is_promoted
 from imagenette.results import SELECTED, SELECTED_HOLDOUT
 from imagenette.stats import wilson
+from imagenette.tracking.client import opened
 from imagenette.tracking.lookup import promoted_versions, tags_of
 
 if TYPE_CHECKING:

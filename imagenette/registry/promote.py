@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from imagenette.errors import InputError, RunError
 from imagenette.registry.candidates import METRICS, Candidate, Search, examine, name_of, named
 from imagenette.registry.gate import Entry, Gate, Verdict, judge
-from imagenette.registry.lineage import opened
 from imagenette.registry.versions import Standing, Versions
 from imagenette.results import SELECTED, on_lines, summary_of
 from imagenette.tracking.address import CHAMPION, NAME, Address
+from imagenette.tracking.client import opened
 from imagenette.tracking.experiments import elsewhere, look_in
 from imagenette.tracking.fetch import fetched
 from imagenette.tracking.outer_run import outer_run

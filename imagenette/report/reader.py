@@ -29,7 +29,7 @@ from imagenette.errors import InputError
 from imagenette.report.runs import CURVES, Champion, Curve, Tracked, TrackedRun, number
 from imagenette.results import METRICS, SELECTED, Status
 from imagenette.tracking.address import CHAMPION, Address
-from imagenette.tracking.client import check_alive, connect, first_line, one_line, quoted, resolve_uri
+from imagenette.tracking.client import first_line, one_line, opened, quoted
 from imagenette.tracking.eligibility import trained_run, unfinished
 from imagenette.tracking.experiments import NEWEST_FIRST, OLDEST_FIRST, look_in, search
 from imagenette.tracking.fetch import fetched
@@ -304,10 +304,7 @@ class Reader:
 def open_reader(tracking_uri: str | None, experiment: str | None) -> Reader:
     """InputError without the experiment; RunError, within seconds, without the server. experiment: see
     `look_in`."""
-    uri = resolve_uri(tracking_uri)
-    check_alive(uri, advice="start it, a report reads all it shows from there")
-    with one_line(uri):
-        client = connect(uri)
+    with opened(tracking_uri, advice="start it, a report reads all it shows from there") as client:
         return Reader(client, look_in(client, experiment))
 
 

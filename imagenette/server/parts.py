@@ -25,8 +25,16 @@ MOST_LOG = 16 * 2**20
 """Bytes of a log that are added to at a start; a longer one is put aside, in place of the one before it."""
 
 
-def _nobody() -> list[psutil.Process]:
-    return []
+def run_tool(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, which comes at once where we are killed; what it says is kept, not shown."""
+    return subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        preexec_fn=functools.partial(follow_parent, signal.SIGKILL, parent=os.getpid()),
+        **options,
+    )
 
 
 @dataclass
@@ -45,7 +53,7 @@ class Part:
     """What stops it at once."""
     grace: float = 10.0
     """Seconds between the two."""
-    strays: Callable[[], list[psutil.Process]] = _nobody
+    strays: Callable[[], list[psutil.Process]] = list
     """Its processes that are not in its session."""
     scratch: Path | None = None
     """Folder of its temporary files, which is emptied before each start: a killed one leaves them."""

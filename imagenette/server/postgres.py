@@ -15,21 +15,18 @@ import re
 import shutil
 import signal
 import stat
-import subprocess
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 from imagenette.errors import InputError, RunError, to_install
-from imagenette.processes import follow_parent
 from imagenette.server.folder import Folder
 from imagenette.server.leftovers import MARK, database_processes, end_leftovers
-from imagenette.server.parts import Part, as_user
+from imagenette.server.parts import Part, as_user, run_tool
 
 DATABASES = ("mlflow", "optuna")
 SYSTEM_USER = "pgserver"
@@ -118,17 +115,8 @@ def make_files(folder: Folder) -> None:
         "trust",
     ]
     command += ["--encoding", "UTF8", "--locale", "C.UTF-8"]
-    done = subprocess.run(
-        command,
-        env={**os.environ, MARK: str(folder.path)},
-        cwd=beside,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-        preexec_fn=partial(follow_parent, signal.SIGKILL, parent=os.getpid()),
-        **as_user(user),
-    )
+    env = {**os.environ, MARK: str(folder.path)}
+    done = run_tool(command, env=env, cwd=beside, start_new_session=True, **as_user(user))
     if done.returncode:
         raise RunError(f"PostgreSQL's files cannot be made in {folder.path}: {_reason(done.stderr)}")
     beside.rename(folder.postgres)
@@ -261,13 +249,7 @@ def _may_enter(path: Path, uid: int, gid: int) -> bool:
 
 
 def _tool(folder: Folder, name: str, *arguments: str | Path) -> None:
-    done = subprocess.run(
-        [binaries(major(folder)) / name, *arguments],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        preexec_fn=partial(follow_parent, signal.SIGKILL, parent=os.getpid()),
-    )
+    done = run_tool([binaries(major(folder)) / name, *arguments])
     if done.returncode:
         raise RunError(f"{name}: {_reason(done.stderr)}")
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import signal
 import sqlite3
-import subprocess
 import sys
-from functools import partial
 
 from imagenette.errors import RunError
-from imagenette.processes import cores, follow_parent
+from imagenette.processes import cores
 from imagenette.server import postgres
 from imagenette.server.folder import Folder
 from imagenette.server.leftovers import MARK
-from imagenette.server.parts import Part, answers_http
+from imagenette.server.parts import Part, answers_http, run_tool
 
 MOST_WORKERS = 4  # of MLflow: 300 MB each
 
@@ -75,15 +72,8 @@ def make_sqlite(folder: Folder) -> None:
 def make_tables(folder: Folder) -> None:
     """Optuna's and a study's, which `imagenette status` reads without making any. RunError in one line."""
     code = "from imagenette.study.storage import open_storage, resolve_storage as r; open_storage(r(None))"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=_environment(folder) | {"OPTUNA_STORAGE": database_address(folder, "optuna")},
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,  # Ctrl-C is ours to note
-        preexec_fn=partial(follow_parent, signal.SIGKILL, parent=os.getpid()),
-    )
+    env = _environment(folder) | {"OPTUNA_STORAGE": database_address(folder, "optuna")}
+    done = run_tool([sys.executable, "-c", code], env=env, start_new_session=True)  # Ctrl-C is ours to note
     if done.returncode:
         line = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
         raise RunError(f"Optuna's tables cannot be made: {line}")

@@ -104,13 +104,10 @@ class Supervisor:
         while True:
             self._tick()
 
-    def check(self) -> None:
+    def _tick(self) -> None:
         """Raises Stopped once a signal came."""
         if self._received:
             raise Stopped
-
-    def _tick(self) -> None:
-        self.check()
         now = time.monotonic()
         for watched in self._watched:
             if watched.part.has_died():

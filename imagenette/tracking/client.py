@@ -109,6 +109,18 @@ def connect(uri: str) -> MlflowClient:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+@contextmanager
+def opened(
+    tracking_uri: str | None, *, timeout: float = 4, advice: str = "start it, or set MLFLOW_TRACKING_URI"
+) -> Iterator[MlflowClient]:
+    """A client of the server that `resolve_uri` means; any failure of it inside is one line. See
+    `check_alive`."""
+    uri = resolve_uri(tracking_uri)
+    check_alive(uri, timeout=timeout, advice=advice)
+    with one_line(uri):
+        yield connect(uri)
+
+
 def experiment_id(client: MlflowClient, name: str) -> str:
     """The experiment of that name, created if need be; several processes may do so at once."""
     from mlflow.exceptions import MlflowException

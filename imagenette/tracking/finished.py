@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from imagenette.config import Config, from_params
 from imagenette.errors import InputError, RunError
 from imagenette.results import SELECTED
-from imagenette.tracking.client import check_alive, connect, one_line, resolve_uri
+from imagenette.tracking.client import opened, resolve_uri
 from imagenette.tracking.eligibility import FINISHED_RUNS, unfit
 from imagenette.tracking.experiments import look_in, search
 
@@ -45,9 +45,7 @@ def finished_runs(tracking_uri: str | None, experiment: str | None) -> list[Fini
     path = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not path.exists():  # MLflow would make it
         raise RunError(f"there is no {path.name} yet")
-    check_alive(uri, timeout=2, advice="start it")
-    with one_line(uri):
-        client = connect(uri)
+    with opened(uri, timeout=2, advice="start it") as client:
         with suppress(InputError):  # the one that is named is not there yet
             runs = search(client, look_in(client, experiment), FINISHED_RUNS)
             return [known for run in runs if (known := _finished(run))]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from imagenette.results import Status
-from imagenette.tracking.client import check_alive, connect, one_line, resolve_uri
+from imagenette.tracking.client import opened
 from imagenette.tracking.outbox import Card, now_ms
 from imagenette.tracking.runs import create_run
 
@@ -18,10 +18,7 @@ def log_measurement(
     the server is dead."""
     from mlflow.entities import Metric, Param
 
-    uri = resolve_uri(tracking_uri)
-    check_alive(uri)
-    with one_line(uri):
-        client = connect(uri)
+    with opened(tracking_uri, advice="start it, or use none (--offline)") as client:
         run_id = create_run(client, card).info.run_id
         params = [Param(name, value) for name, value in card.params.items()]
         client.log_batch(run_id, params=params, synchronous=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from imagenette.errors import InputError, RunError, without_secrets
 from imagenette.results import Status
 from imagenette.tracking import views
-from imagenette.tracking.client import check_alive, connect, experiment_id, one_line, or_none, resolve_uri
+from imagenette.tracking.client import connect, experiment_id, one_line, opened, or_none
 from imagenette.tracking.outbox import Card, Outbox
 from imagenette.tracking.provenance import process_tags
 
@@ -84,12 +84,10 @@ def create_run(client: MlflowClient, card: Card) -> Run:
 
 def output_of(run_id: str, tracking_uri: str | None) -> Path:
     """The output folder of a run, to resume it from. InputError if there is no such run or folder here."""
-    uri = resolve_uri(tracking_uri)
-    check_alive(uri)
-    with one_line(uri):
-        run = get_run(connect(uri), run_id)
-    if run is None:
-        raise InputError(f"resume={run_id}: no such run on {uri}")
+    with opened(tracking_uri) as client:
+        run = get_run(client, run_id)
+        if run is None:
+            raise InputError(f"resume={run_id}: no such run on {client.tracking_uri}")
     output = run.data.tags.get("output")
     if output is None or not Path(output).is_dir():
         where = f"{output} on host {run.data.tags.get('host', 'unknown')}" if output else "no folder"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from imagenette.errors import RunError
-from imagenette.tracking.client import check_alive, connect, one_line, pages, resolve_uri
+from imagenette.tracking.client import opened, pages, resolve_uri
 from imagenette.tracking.model import DIGEST, digest_of, models_of
 from imagenette.tracking.outbox import Card, Outbox
 from imagenette.tracking.runs import get_run
@@ -27,9 +27,8 @@ def why_models_stay(outbox: Outbox, models: Sequence[Path], tracking_uri: str | 
         return "its models are the store's own files"
     uri = resolve_uri(tracking_uri or card.tracking_uri)
     try:
-        check_alive(uri, advice="its models stay")
-        with one_line(uri):
-            return _why(connect(uri), card, outbox.output, models)
+        with opened(uri, advice="its models stay") as client:
+            return _why(client, card, outbox.output, models)
     except RunError as error:
         return str(error)
 

@@ -55,7 +55,7 @@ def open_tracker(
             "config_digest": config.digest(),
             "selection": "holdout" if task.holdout is not None else "test",
             "output": str(job.output.resolve()),
-            "reproduce": reproduce(job),
+            "reproduce": reproduce_command(config.params()),
             **trial,
             **plugin,
         },
@@ -155,9 +155,8 @@ def finish(
     ):
         tracker.artifact(path)
     seconds = sum(epoch.speed_epoch_seconds for epoch in state.history)
-    description = describe(
-        config, metrics, test_images=test.images, seconds=seconds, reproduce=reproduce(job)
-    )
+    again = reproduce_command(config.params())
+    description = describe(config, metrics, test_images=test.images, seconds=seconds, reproduce=again)
     doing("waiting for the tracking server" if not job.offline else "recording the end")
     return _end(job, tracker, Status.FINISHED, metrics=metrics, description=description)
 
@@ -194,11 +193,6 @@ def fail(job: Job, tracker: Tracker, error: BaseException) -> None:
             raise
         if isinstance(refusal, RunError):
             _write_untracked(job, refusal)
-
-
-def reproduce(job: Job) -> str:
-    """The command that trains this again."""
-    return reproduce_command(job.config.params())
 
 
 def _end(

@@ -17,7 +17,7 @@ def test_every_architecture_of_our_own_has_a_builder():
     assert tuple(models.FAMILIES) == OWN
 
 
-@pytest.mark.parametrize("depth", models.BUILDERS)
+@pytest.mark.parametrize("depth", models.LAYERS)
 def test_depths_have_the_published_sizes(depth):
     with torch.device("meta"):
         reference = getattr(torchvision.models, f"resnet{depth}")(num_classes=10)
