@@ -203,7 +203,8 @@ class Soak:
         while not self.over.is_set():
             process = self.start(*words)
             while process.poll() is None and not self.over.wait(0.2):
-                if words[0] == "serve" and self.down[-1][1] > time.monotonic():
+                down = words[0] == "serve" and self.down[-1][1] > time.monotonic()
+                if down and process.pid not in self.hit:  # one that was asked to stop answers what waits
                     with suppress(httpx.TransportError):
                         httpx.get(f"{self.service}/health", timeout=5)
                         self.down[-1][1] = time.monotonic()
