@@ -33,8 +33,9 @@ study-demo: install  ## a tiny grid over weight decay by two workers: four minut
 		-e study -P name=weight-decay -P workers=2 -P smoke=true
 	@echo "Look at it with  $(BIN)/optuna-dashboard sqlite:///optuna.db  and"; echo "$(BIN)/imagenette ui"
 
-test: install  ## the tests: about ten minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three on two cores: a quarter of a worker's time it waits for a server or for time to pass.
+test: install  ## the tests: eight minutes on two quiet cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: install  ## proofs that take minutes each: tours, lost hosts, kills, races, false claims, fuzzing, upgrades
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow --timeout 1800

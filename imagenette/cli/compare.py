@@ -51,8 +51,8 @@ def compare(a: str, b: str, contact_sheet: Path | None, data: str | None, json: 
     Exit codes: 0 compared, with or without a contact sheet; 2 one of them cannot be compared; 1 the server
     does not answer.
     """
-    if contact_sheet and (contact_sheet.suffix.lower() != ".png" or not contact_sheet.parent.is_dir()):
-        raise InputError(f"contact_sheet={contact_sheet}: must end in .png, in a folder that is there")
+    if contact_sheet and contact_sheet.suffix.lower() != ".png":
+        raise InputError(f"contact_sheet={contact_sheet}: must end in .png")
     from imagenette.report.pair import compare_runs
     from imagenette.tracking import environment
 
