@@ -4,33 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from imagenette.data.peek import NoPicturesError, peek
 from imagenette.drawing import BLUE, INK, VERMILLION, drawing, new_figure, picture_grid, shortened, write_png
 from imagenette.errors import InputError, hide_secrets
 from imagenette.report.pair_images import Differing, Images, Said
 
-if TYPE_CHECKING:
-    from imagenette.report.pair import Pair
-
 COLUMNS, ROWS = 5, 6
 _LABEL = 16  # letters of a class's name, beside a share
 
 
-def draw_sheet(pair: Pair, path: Path, sources: Sequence[str]) -> Path:
-    """Write a PNG. NoPicturesError where there is nothing to draw, or none of the sources has the data;
-    InputError where the file cannot be written."""
-    images = pair.images
+def draw_sheet(
+    images: Images | None, path: Path, *, names: tuple[str, str], digest: str, sources: Sequence[str]
+) -> Path:
+    """Write a PNG. names: of A and B; digest: of the data that sources may hold. NoPicturesError where there
+    is nothing to draw, or none of the sources has the data; InputError where the file cannot be written."""
     if images is None or not images.differing:
         raise NoPicturesError("there is no image on which they are known to differ")
     shown = images.differing[: COLUMNS * ROWS]
-    pictures = peek([image.name for image in shown], pair.a.data_digest, sources)
+    pictures = peek([image.name for image in shown], digest, sources)
     single = shown[0].a.runs == shown[0].b.runs == 1
     first = "the surest first" if single else "by most of their runs first"
     title = (
         f"{len(shown)} of {len(images.differing):,} test images on which they differ, {first}\n"
-        f"A: {hide_secrets(pair.a.arm.name)}\nB: {hide_secrets(pair.b.arm.name)}"
+        f"A: {hide_secrets(names[0])}\nB: {hide_secrets(names[1])}"
     )
     drawn = [image for image in shown if image.name in pictures]
     captions = [_caption(image, images) for image in drawn]

@@ -72,7 +72,8 @@ class Pair:
 
         runs = (run for side in (self.a, self.b) for run in side.arm.runs)
         sources = [data] if data else list(dict.fromkeys(run.params.get("data", "") for run in runs))
-        return draw_sheet(self, Path(path), sources)
+        names, digest = (self.a.arm.name, self.b.arm.name), self.a.data_digest
+        return draw_sheet(self.images, Path(path), names=names, digest=digest, sources=sources)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, with shares in [0, 1]; None is what is not known. Strict JSON, without passwords."""
