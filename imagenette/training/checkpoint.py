@@ -121,7 +121,7 @@ class Checkpoints:
         of a course that was cut off, and the next may be another."""
         saved = self.newest(warn)
         if self._choice.exists():
-            if saved and read(self._choice)["epoch"] == saved["selected"]:
+            if saved and read(self._choice)["epoch"] == saved.get("selected"):
                 self._choice.replace(self._selected)
             else:
                 self._choice.unlink()

@@ -200,6 +200,16 @@ def test_a_kill_at_any_moment_of_saving_leaves_a_whole_state(tmp_path, moment):
     assert saved_step(store) == 3
 
 
+def test_a_state_of_an_earlier_version_goes_on_after_a_kill_between_two_files(tmp_path):
+    Checkpoints(tmp_path, ALONE).save(trained_state(1))
+    saved = checkpoint.read(tmp_path / "last.pt")
+    del saved["selected"]  # which epoch it had selected was not in it
+    checkpoint.write(tmp_path / "last.pt", saved)
+    checkpoint.write(tmp_path / "choice.pt", {"epoch": 2, "net": {}, "predictions": {}})
+    Checkpoints(tmp_path, ALONE).restore(fresh_state())
+    assert not (tmp_path / "choice.pt").exists()
+
+
 @pytest.mark.parametrize(("killed", "kept"), [("before the state", 1), ("after it", 2), ("at first", None)])
 def test_the_selected_weights_never_run_ahead_of_the_state(tmp_path, monkeypatch, killed, kept):
     """What comes after a kill need not be what was lost: on a GPU, or with other processes."""
