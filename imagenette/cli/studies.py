@@ -135,10 +135,11 @@ def status(name: str | None, storage: str | None, watch: bool) -> None:
 @flag("--log", default=True, help="Show each report under its study's parent run too.")
 @click.option(
     "--from",
-    "source",
+    "bundles",
     type=click.Path(path_type=Path),
+    multiple=True,
     metavar="BUNDLE",
-    help="Read this folder, which --bundle wrote, in place of a tracking server.",
+    help="Read this folder, which --bundle wrote, in place of a tracking server; may be repeated.",
 )
 @click.option(
     "--bundle",
@@ -158,12 +159,12 @@ def report(
     watch: bool,
     name: str | None,
     log: bool,
-    source: Path | None,
+    bundles: tuple[Path, ...],
     bundle: Path | None,
     readme: Path | None,
 ) -> None:
     """Tables, figures and conclusions of each STUDY (else of every study, in whatever experiment), from the
-    tracking server alone, or from a bundle: one HTML page, Markdown, CSV, LaTeX, SVG, PDF and PNG.
+    tracking server alone, or from bundles: one HTML page, Markdown, CSV, LaTeX, SVG, PDF and PNG.
 
     Exit codes: 0 written; 2 no such study; 1 the server does not answer.
     """
@@ -171,7 +172,7 @@ def report(
     from imagenette.report import report as run
     from imagenette.tracking import environment
 
-    if source and watch:
+    if bundles and watch:
         raise click.UsageError("--watch: a bundle does not change; leave it or --from out")
     request = Request(
         studies=tuple(word for text in studies for word in text.split(",") if word),
@@ -181,7 +182,7 @@ def report(
         model=name,
         watch=watch,
         log=log,
-        source=source,
+        bundles=bundles,
         bundle=bundle,
         readme=readme,
         known=_shipped,

@@ -49,8 +49,8 @@ class Request:
     """Names; none = every study that has a parent run."""
     out: Path = Path("report")
     tracking_uri: str | None = None
-    source: Path | None = None
-    """A bundle to read in place of a server."""
+    bundles: tuple[Path, ...] = ()
+    """Bundles to read in place of a server."""
     bundle: Path | None = None
     """A folder to write the bundle into that the same report can be made from."""
     experiment: str | None = None
@@ -111,10 +111,10 @@ def report(request: Request, emit: Callable[[str], None]) -> None:
 
 
 def _source(request: Request) -> Source:
-    if request.source is not None:
+    if request.bundles:
         from imagenette.report.bundle import Bundle
 
-        return Bundle(request.source)
+        return Bundle(*request.bundles)
     from imagenette.report.reader import open_reader  # MLflow comes with it
 
     return open_reader(request.tracking_uri, request.experiment)

@@ -1,5 +1,6 @@
 """What a report is made from, as files that anybody can keep and read: `imagenette report --bundle FOLDER`
-writes them from the tracking server, `--from FOLDER` makes the same report from them, without a server.
+writes them from the tracking server, `--from FOLDER` makes the same report from them, without a server. What
+several machines wrote is one report too: `--from` once for each.
 
 studies.json        what each study planned, how its parent run stands, its champion's confusion counts
 runs.parquet        a row a run: config, tags that a report reads, accuracies as they were logged
@@ -146,38 +147,60 @@ def _images(digest: str, stored: Answers) -> pd.DataFrame:
 
 
 class Bundle:
-    """The files as the source of a report, in place of a server."""
+    """The files as the source of a report, in place of a server; of several folders, all of their studies."""
 
     where = "in the bundle"
 
-    def __init__(self, folder: Path) -> None:
-        """InputError where it is no bundle, or of another form."""
+    def __init__(self, *folders: Path) -> None:
+        """InputError where one is no bundle, or of another form, or two hold a study of the same name."""
+        self._folders = folders
+        self._studies: dict[str, dict[str, Any]] = {}
+        self._champions: list[Champion] = []
+        self._runs: dict[str, tuple[TrackedRun, ...]] = {}
+        self._history: dict[str, pd.DataFrame] = {}
+        self._given: dict[str, pd.DataFrame] = {}
+        self._images: dict[str, pd.DataFrame] = {}
+        for folder in folders:
+            for file in (STUDIES, *(f"{table}.parquet" for table in TABLES)):
+                if not (folder / file).is_file():
+                    raise InputError(f"from={folder}: no bundle: {file} is not there")
+            try:
+                self._read(folder)
+            except InputError:
+                raise
+            except Exception as error:  # cut off, another file of that name: pyarrow raises of all kinds
+                raise InputError(
+                    f"from={folder}: cannot be read: {' '.join(str(error).split())[:200]}"
+                ) from None
+
+    def _read(self, folder: Path) -> None:
         import pandas as pd
 
-        self._folder = folder
-        for file in (STUDIES, *(f"{table}.parquet" for table in TABLES)):
-            if not (folder / file).is_file():
-                raise InputError(f"from={folder}: no bundle: {file} is not there")
-        try:
-            about = json.loads((folder / STUDIES).read_text("utf-8"))
-            if about.get("form") != FORM:
-                raise InputError(f"from={folder}: a bundle of form {about.get('form')}; {FORM} is read")
-            runs, *others = (pd.read_parquet(folder / f"{table}.parquet") for table in TABLES)
-            self._history, self._given, self._images = map(_parted, others, ("run_id", "run_id", "images"))
-            self._studies = {each["name"]: each for each in about["studies"]}
-            self._champions = [_champion(each) for each in about["champions"]]
-            self._runs = {
-                study: tuple(self._run(row) for row in rows.to_dict("records"))
-                for study, rows in _parted(runs, "study").items()
-            }
-        except InputError:
-            raise
-        except Exception as error:  # cut off, another file of that name: pyarrow raises of all kinds
-            raise InputError(f"from={folder}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+        about = json.loads((folder / STUDIES).read_text("utf-8"))
+        if about.get("form") != FORM:
+            raise InputError(f"from={folder}: a bundle of form {about.get('form')}; {FORM} is read")
+        runs, *others = (pd.read_parquet(folder / f"{table}.parquet") for table in TABLES)
+        history, given, images = map(_parted, others, ("run_id", "run_id", "images"))
+        self._history |= history
+        self._given |= given
+        self._images |= images
+        studies = {each["name"]: each for each in about["studies"]}
+        if twice := sorted(studies.keys() & self._studies.keys()):
+            raise InputError(f"from={folder}: {', '.join(twice)} is in another of these bundles too")
+        self._studies |= studies
+        champions = [_champion(each) for each in about["champions"]]
+        self._champions += [each for each in champions if (each.name, each.data_digest) not in self._crowned]
+        for study, rows in _parted(runs, "study").items():
+            self._runs[study] = tuple(self._run(row) for row in rows.to_dict("records"))
+
+    @property
+    def _crowned(self) -> set[tuple[str, str]]:
+        """Models and data of the champions so far: of two bundles', that of the first is shown."""
+        return {(each.name, each.data_digest) for each in self._champions}
 
     @property
     def uri(self) -> str:
-        return str(self._folder)
+        return ", ".join(map(str, self._folders))
 
     def studies(self) -> list[str]:
         return list(self._studies)
