@@ -24,10 +24,13 @@ import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import requires
 from pathlib import Path
 
 import _common
 from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from imagenette.files import write_whole
 
@@ -35,15 +38,21 @@ ROOT = Path(__file__).resolve().parents[1]
 SAVING = 25.0  # seconds that stopped trainings get to save
 GPU_TESTS = ("-m", "gpu", "tests/training", "tests/data", "tests/integration/test_processes.py")
 """Not all of tests/: some files import what a bare machine lacks, and would end the collection."""
-TESTS = (
-    "pytest==",
-    "pytest-timeout==",
-    "pytest-xdist==",
-    "hypothesis==",
-    "iniconfig==",
-    "pluggy==",
-    "execnet==",
+TESTS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
+"""What they run by; what these need in turn is packed too."""
+WITH_TORCH = (
+    "torch",
+    "nvidia-",
+    "triton",
+    "cuda-",
+    "timm",
+    "pandas",
+    "scipy",
+    "scikit-learn",
+    "numpy",
+    "sympy",
 )
+"""Beginnings of names: there where torch is."""
 WAYS = ("", "compile", "cudnn_benchmark")
 """Of a step: recorded as it is, or with one of these knobs besides."""
 CARRIED = 45 * 2**20
@@ -251,11 +260,7 @@ def pack(given: argparse.Namespace) -> int:
     out = given.out.resolve()
     (out / "wheels").mkdir(parents=True, exist_ok=True)
     subprocess.run(["git", "archive", "-o", str(out / "project.tar"), "HEAD"], cwd=ROOT, check=True)
-    runs, tests = (
-        pins((ROOT / name).read_text("utf-8"), python=given.python)
-        for name in ("requirements.lock", "requirements-dev.lock")
-    )
-    wanted = [*runs, *(pin for pin in tests if pin.startswith(TESTS))]
+    wanted = packed(python=given.python)
     platforms = [f"--platform=manylinux_2_{n}_x86_64" for n in (17, 24, 27, 28, 31, 34)]
     line = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     line += [
@@ -288,26 +293,44 @@ def pack(given: argparse.Namespace) -> int:
     return 1 if missing else 0
 
 
+def packed(*, python: str) -> list[str]:
+    """`NAME==VERSION` of all that runs and their tests need on Linux with that Python, less what is there
+    where torch is."""
+    runs, everything = (
+        pins((ROOT / name).read_text("utf-8"), python=python)
+        for name in ("requirements.lock", "requirements-dev.lock")
+    )
+    tools = {need for tool in TESTS for need in needs(tool, python=python)}
+    tests = [pin for pin in everything if canonicalize_name(pin.partition("==")[0]) in tools]
+    return list(dict.fromkeys([*runs, *tests]))
+
+
+def needs(name: str, *, python: str) -> set[str]:
+    """An installed package and all that it needs, but for its extras."""
+    found: set[str] = set()
+    left = [name]
+    while left:
+        if (each := canonicalize_name(left.pop())) not in found:
+            found.add(each)
+            left += [need.name for need in map(Requirement, requires(each) or ()) if applies(need, python)]
+    return found
+
+
+def applies(need: Requirement, python: str) -> bool:
+    return need.marker is None or need.marker.evaluate(on_linux(python) | {"extra": ""})
+
+
+def on_linux(python: str) -> dict[str, str]:
+    return {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
+
+
 def pins(lock: str, *, python: str) -> list[str]:
     """`NAME==VERSION` of what a lock holds for that Python on Linux, less what is there where torch is."""
-    with_torch = (
-        "torch",
-        "nvidia-",
-        "triton",
-        "cuda-",
-        "timm",
-        "pandas",
-        "scipy",
-        "scikit-learn",
-        "numpy",
-        "sympy",
-    )
-    there = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
     found = []
     for line in lock.splitlines():
         pin, _, marker = line.removesuffix("\\").partition(";")
-        wanted = "==" in pin and not line.startswith((" ", "#", *with_torch))
-        if wanted and (not marker.strip() or Marker(marker.strip()).evaluate(there)):
+        wanted = "==" in pin and not line.startswith((" ", "#", *WITH_TORCH))
+        if wanted and (not marker.strip() or Marker(marker.strip()).evaluate(on_linux(python))):
             found.append(pin.strip())
     return found
 

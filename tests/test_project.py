@@ -1,17 +1,20 @@
 """What is written in several places says the same everywhere."""
 
 import ast
+import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import imagenette
@@ -158,3 +161,20 @@ def test_the_gpu_campaign_runs_every_file_that_has_a_test_for_a_gpu():
     places = [ROOT / place for place in ast.literal_eval(listed[1])[2:]]
     assert files
     assert [file for file in files if not any(file.is_relative_to(place) for place in places)] == []
+
+
+def test_a_bare_machine_gets_all_that_runs_and_tests_need(monkeypatch: pytest.MonkeyPatch):
+    """It has torch, and no network: a package that is missing ends the GPU's tests at their first import."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    campaign = importlib.import_module("gpu_campaign")
+    pins = campaign.packed(python="3.11")
+    names = {canonicalize_name(pin.partition("==")[0]) for pin in pins}
+    assert {"pytest", "hypothesis", "sortedcontainers", "mlflow-skinny"} <= names
+    needed = {
+        canonicalize_name(need.name): name
+        for name in names
+        for need in map(Requirement, requires(name) or ())
+        if campaign.applies(need, "3.11")
+    }
+    there = campaign.WITH_TORCH
+    assert {need: by for need, by in needed.items() if need not in names and not need.startswith(there)} == {}
