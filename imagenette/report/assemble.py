@@ -202,7 +202,8 @@ def _other_conditions(plan: StudyPlan | None) -> str:
     changed = [
         f"{knob}={canonical(value)}"
         for knob, value in overrides.items()
-        if knob not in _SAME_CONDITIONS and not (knob == "recipe" and str(value).startswith("paper"))
+        if not (knob in _SAME_CONDITIONS or (knob == "recipe" and str(value).startswith("paper")))
+        or (knob, value) == ("data", "digits")
     ]
     return f"trained with {' '.join(changed)}" if changed else ""
 

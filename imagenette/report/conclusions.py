@@ -102,7 +102,7 @@ def _beyond_pairs(study: Study, found: Findings) -> list[str]:
         top = max(found.chances, key=lambda arm: found.chances[arm], default="")
         share = f"{100 * found.chances[top]:.0f} %" if top else ""
         often = f"; {top} is it in {share} of draws" if top and len(found.best) > 1 else ""
-        sentences.append(f"The best may be {who}{often}.")
+        sentences.append(f"The best {'is' if len(found.best) == 1 else 'may be'} {who}{often}.")
     if power := found.power:
         price = f"; no number of seeds up to 200 would find {points(power.size, exact=True)} on so few images"
         if power.needed is not None:
@@ -112,7 +112,7 @@ def _beyond_pairs(study: Study, found: Findings) -> list[str]:
             f"A true difference of {points(power.detectable)} is found by four of five studies like this "
             f"one{price}."
         )
-    if found.front:
+    if 0 < len(found.front) < len(found.compared):  # of all arms it would say nothing
         sentences.append(f"No arm is both faster and more accurate than {_listed(found.front)}.")
     for arm, seed, value in found.apart:
         where = "above" if value > 0 else "below"

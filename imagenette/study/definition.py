@@ -84,7 +84,7 @@ class Definition:
     target: float | None = None
     """Test accuracy in (0, 1) that an arm's epochs are counted to."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Knobs of `base` that were not the file's own choice."""
+    """Knobs of `base` that a form or the command line put over the full form's own."""
     source: str = ""
     """The file's text."""
 
@@ -192,8 +192,9 @@ def _define(file: File, form: str, cut: Cut, overrides: Mapping[str, Any] = {}) 
     _check_kind(file, form, cut)
     knobs = cut.knobs(form)
     base = {knob: knob_value(f"base.{knob}", knob, value) for knob, value in plugin_first(file.base)}
-    base |= {knob: knob_value(f"{form}.{knob}", knob, value) for knob, value in plugin_first(knobs)}
-    base |= overrides
+    formed = {knob: knob_value(f"{form}.{knob}", knob, value) for knob, value in plugin_first(knobs)}
+    over = formed | dict(overrides)
+    base |= over
     seeds = tuple(cut.seeds or file.seeds)
     arms: list[Knobs] = []
     search = None
@@ -230,7 +231,7 @@ def _define(file: File, form: str, cut: Cut, overrides: Mapping[str, Any] = {}) 
         reference_images=file.reference_images,
         margin=file.margin,
         target=file.target,
-        overrides=dict(overrides),
+        overrides=over,
     )
 
 

@@ -33,7 +33,8 @@ class StudyPlan(BaseModel):
     base: dict[str, Value] = {}
     """Knobs that every cell shares, overrides included; the recipe filled in the others."""
     overrides: dict[str, Value] = {}
-    """Those of them that the command line put over the definition's own."""
+    """Those of them that a smaller form or the command line put over the definition's own: published numbers
+    are then shown, not compared with."""
     references: dict[str, dict[str, float]] = {}
     """Arm -> metric -> what was published for it; accuracies are shares in [0, 1]."""
     reference_source: str | None = None

@@ -59,7 +59,7 @@ def clean(folders: list[Path], *, yes: bool, tracking_uri: str | None = None) ->
         total += freed
         kept = f"  ({spare.kept})" * bool(spare.kept)
         print(f"{freed / 1e6:9.1f} MB  {shown(output)}{kept}")
-    end = "freed" if yes else "would be freed: the same with --yes removes it"
+    end = "freed" if yes else "would be freed" + ": the same with --yes removes it" * bool(total)
     print(f"{total / 1e6:9.1f} MB  {end}")
     return total
 

@@ -13,6 +13,7 @@ from imagenette.report.runs import TrackedRun
 from imagenette.report.study import published
 from imagenette.report.tables import arms_table
 from imagenette.results import BEST, FINAL, SELECTED
+from imagenette.study.definition import load, shipped
 from imagenette.tracking.study_plan import StudyPlan
 from tests.report.simulated import run
 
@@ -100,6 +101,7 @@ def test_overrides_that_change_the_question_keep_published_numbers_from_being_co
         ({}, True),
         ({"data": "elsewhere", "holdout": 0.1, "recipe": "paper-code", "device": "cpu"}, True),
         ({"recipe": "fast"}, False),
+        ({"data": "digits"}, False),
         ({"epochs": 5}, False),
     ):
         study = assemble("s", plan(references=reference, overrides=overrides), [of("lr=1"), of("lr=2")])
@@ -107,6 +109,14 @@ def test_overrides_that_change_the_question_keep_published_numbers_from_being_co
         table = arms_table(study)
         inside = table.rows[0][table.columns.index("compatible with ours")].text
         assert inside == ("yes" if comparable else "not comparable")
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if load(name).references])
+def test_only_the_full_form_of_a_shipped_study_is_compared_with_what_was_published(name: str):
+    for form in ("full", "small"):  # the smoke form has nothing published beside it
+        outline = load(name, form=form).outline()
+        arms = [of(arm) for arm in outline.arms]
+        assert (assemble(name, outline, arms).other_conditions == "") == (form == "full"), form
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ def test_a_finished_run_gives_up_what_the_server_has_and_is_still_finished(
     assert files(output) == before, "it only told"
     assert "with --yes" in capsys.readouterr().out
     assert clean([tmp_path], yes=True) == freed
+    assert clean([tmp_path], yes=False) == 0
+    assert capsys.readouterr().out.endswith(" 0.0 MB  would be freed\n"), "nothing that --yes would do"
     assert files(output) == {name for name in before if name.startswith(("outbox/", "result.json"))}
     ended = Result.read(output)
     assert ended
