@@ -34,7 +34,7 @@ study-demo: install  ## a tiny grid over weight decay by two workers: four minut
 	@echo "Look at it with  $(BIN)/optuna-dashboard sqlite:///optuna.db  and"; echo "$(BIN)/imagenette ui"
 
 # Three on two cores: a quarter of a worker's time it waits for a server or for time to pass.
-test: install  ## the tests: eight minutes on two quiet cores
+test: install  ## the tests: 8 to 12 minutes on two quiet cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: install  ## proofs that take minutes each: tours, lost hosts, kills, races, false claims, fuzzing, upgrades
