@@ -167,14 +167,15 @@ def test_a_bare_machine_gets_all_that_runs_and_tests_need(monkeypatch: pytest.Mo
     """It has torch, and no network: a package that is missing ends the GPU's tests at their first import."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     campaign = importlib.import_module("gpu_campaign")
-    pins = campaign.packed(python="3.11")
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    pins = campaign.packed(python=here)
     names = {canonicalize_name(pin.partition("==")[0]) for pin in pins}
     assert {"pytest", "hypothesis", "sortedcontainers", "mlflow-skinny"} <= names
     needed = {
         canonicalize_name(need.name): name
         for name in names
         for need in map(Requirement, requires(name) or ())
-        if campaign.applies(need, "3.11")
+        if campaign.applies(need, here)
     }
     there = campaign.WITH_TORCH
     assert {need: by for need, by in needed.items() if need not in names and not need.startswith(there)} == {}

@@ -16,7 +16,7 @@ from imagenette.report.study import Arm, Study
 from imagenette.results import SELECTED, TEST_ACCURACIES
 from imagenette.tracking.study_plan import StudyPlan, Value
 
-_SAME_CONDITIONS = {*OPERATIONAL, "data", "precision", "holdout"}
+_SAME_CONDITIONS = {*OPERATIONAL, "precision", "holdout"}
 """Overrides that leave published numbers comparable."""
 _MOST, _MOST_OF_ALL = 8, 60
 """Of one kind of problem, and of all, as many are spelled out."""
@@ -200,12 +200,20 @@ def shared_metric(arms: Sequence[Arm], baseline: Arm | None) -> str:
 def _other_conditions(plan: StudyPlan | None) -> str:
     overrides = plan.overrides if plan and plan.references else {}
     changed = [
-        f"{knob}={canonical(value)}"
-        for knob, value in overrides.items()
-        if not (knob in _SAME_CONDITIONS or (knob == "recipe" and str(value).startswith("paper")))
-        or (knob, value) == ("data", "digits")
+        f"{knob}={canonical(value)}" for knob, value in overrides.items() if not _comparable(knob, value)
     ]
     return f"trained with {' '.join(changed)}" if changed else ""
+
+
+def _comparable(knob: str, value: object) -> bool:
+    """Whether published numbers can be compared with where this was put over a study's own."""
+    match knob:
+        case "recipe":
+            return str(value).startswith("paper")
+        case "data":
+            return value != "digits"  # a path may be Imagenette's
+        case _:
+            return knob in _SAME_CONDITIONS
 
 
 # -- what is odd ---------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ class Bundle:
         """InputError where one is no bundle, or of another form, or two hold a study of the same name."""
         self._folders = folders
         self._studies: dict[str, dict[str, Any]] = {}
-        self._champions: list[Champion] = []
+        self._champions: dict[tuple[str, str], Champion] = {}
         self._runs: dict[str, tuple[TrackedRun, ...]] = {}
         self._history: dict[str, pd.DataFrame] = {}
         self._given: dict[str, pd.DataFrame] = {}
@@ -188,15 +188,10 @@ class Bundle:
         if twice := sorted(studies.keys() & self._studies.keys()):
             raise InputError(f"from={folder}: {', '.join(twice)} is in another of these bundles too")
         self._studies |= studies
-        champions = [_champion(each) for each in about["champions"]]
-        self._champions += [each for each in champions if (each.name, each.data_digest) not in self._crowned]
+        for champion in map(_champion, about["champions"]):  # of two bundles' the first's is shown
+            self._champions.setdefault((champion.name, champion.data_digest), champion)
         for study, rows in _parted(runs, "study").items():
             self._runs[study] = tuple(self._run(row) for row in rows.to_dict("records"))
-
-    @property
-    def _crowned(self) -> set[tuple[str, str]]:
-        """Models and data of the champions so far: of two bundles', that of the first is shown."""
-        return {(each.name, each.data_digest) for each in self._champions}
 
     @property
     def uri(self) -> str:
@@ -233,7 +228,8 @@ class Bundle:
         return self._answers(run.run_id, run.images, list(run.answers)), {}
 
     def champions(self, name: str | None, digests: Collection[str]) -> list[Champion]:
-        return [each for each in self._champions if each.data_digest in digests and name in (None, each.name)]
+        known = self._champions.values()
+        return [each for each in known if each.data_digest in digests and name in (None, each.name)]
 
     def page(self, experiment_id: str, run_id: str) -> str | None:
         """Its server is not known."""
